@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * cowmem - memory buffers with constant-time copy-on-write snapshots
+ *
+ * open("/dev/cowmem", O_RDWR) makes a new, empty buffer and is a handle to it:
+ * mmap(), read(), write(), lseek() and the ioctls below.  mmap() through that
+ * handle gives a buffer whose size is still 0 the size offset + length.
+ *
+ * Every fd that an ioctl returns is a regular file of the same kind of buffer:
+ * fstat(), ftruncate(), SEEK_DATA, splice(), file locks and opening
+ * /proc/PID/fd/N work on it as on a memfd.  Buffers belong to the uid that
+ * created them, with mode 0600.  mmap() with PROT_EXEC is refused (EPERM).
+ *
+ * A snapshot shares every page with its origin until one side writes.  It does
+ * not depend on its origin: either may be closed first.
+ *
+ * Every struct begins with its own size, as the caller knows it, and flags.
+ * A larger struct from a newer program is taken if the part that this kernel
+ * does not know is zero.  Unknown flags and non-zero reserved fields are
+ * refused.  All structs are the same for 32-bit callers.
+ *
+ * Errors common to all ioctls (a failed call has changed nothing, and wrote
+ * nothing to the struct):
+ *
+ *	EFAULT		the struct, or memory that it points to, is not
+ *			accessible
+ *	EINVAL		size is below that of the first version of the struct,
+ *			an unknown flag is set, a reserved field is not zero,
+ *			or a field has a value that it can never have
+ *	E2BIG		size is larger than the kernel's struct and the rest is
+ *			not all zero, or size is above the page size
+ *	ENOTTY		unknown ioctl
+ *	EOPNOTSUPP	known here but not built into this module; see the
+ *			feature bits of COWMEM_QUERY
+ *	ENOMEM		out of memory
+ *	EINTR		a fatal signal arrived while waiting
+ *	EMFILE, ENFILE	no file descriptor left (calls that return one)
+ *
+ * Errors outside ioctls:
+ *
+ *	mmap		EACCES	 MAP_SHARED and PROT_WRITE of a handle without
+ *				 write access (such as any frozen buffer)
+ *			EPERM	 PROT_EXEC
+ *			EOVERFLOW, EFBIG
+ *				 the mapping would end beyond the largest size
+ *	load, store	SIGBUS	 beyond the end of the buffer, of a page with a
+ *				 memory error, or (store) at the LIMIT
+ *	write, ftruncate EFBIG	 beyond the largest size
+ *	write		EFAULT	 source not readable; after a part was written
+ *				 the short count is returned
+ *	read, write	EIO	 the page has a memory error
+ *	lseek		ENXIO	 SEEK_DATA or SEEK_HOLE beyond the last data or
+ *				 the end
+ *	open		EPERM	 for writing, or with O_TRUNC, of a frozen
+ *				 buffer, also for root
+ *	futex		EFAULT	 process-shared futexes in a mapping do not
+ *				 work; private ones do
+ *	rmmod		EAGAIN	 (EWOULDBLOCK) while a buffer exists
+ */
+#ifndef _UAPI_LINUX_COWMEM_H
+#define _UAPI_LINUX_COWMEM_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define COWMEM_DEVICE	"/dev/cowmem"
+#define COWMEM_ABI	1	/* raised only if a program would break */
+#define COWMEM_NAME_MAX	64	/* bytes of a name, with its final NUL */
+
+/* Flags of new file descriptors (CREATE, FILE, SNAPSHOT) */
+#define COWMEM_CLOEXEC		(1U << 0)	/* close on exec */
+
+/**
+ * struct cowmem_query - ioctl(COWMEM_QUERY)
+ * @size: sizeof(struct cowmem_query)
+ * @flags: 0
+ * @abi: out: COWMEM_ABI of the module
+ * @page_size: out: bytes in a page; offsets and lengths of ranges are
+ *	multiples of it
+ * @features: out: COWMEM_FEATURE_* bits
+ * @max_size: out: largest size of a buffer in bytes
+ * @max_members: out: most buffers in one group snapshot, 0 without groups
+ * @__reserved: out: 0
+ *
+ * What the loaded module can do; works on any handle.
+ */
+struct cowmem_query {
+	__u32 size;
+	__u32 flags;
+	__u32 abi;
+	__u32 page_size;
+	__aligned_u64 features;
+	__aligned_u64 max_size;
+	__u32 max_members;
+	__u32 __reserved;
+};
+
+#define COWMEM_FEATURE_SNAPSHOT	(1ULL << 0)	/* CREATE, FILE, STAT, SNAPSHOT */
+#define COWMEM_FEATURE_RANGE	(1ULL << 1)	/* SNAPSHOT of a range */
+#define COWMEM_FEATURE_GROUP	(1ULL << 2)	/* SNAPSHOT of several buffers */
+#define COWMEM_FEATURE_RESTORE	(1ULL << 3)
+#define COWMEM_FEATURE_IN_PLACE	(1ULL << 4)	/* RESTORE with IN_PLACE */
+#define COWMEM_FEATURE_DIFF	(1ULL << 5)
+#define COWMEM_FEATURE_SHARING	(1ULL << 6)	/* STAT with SHARING */
+#define COWMEM_FEATURE_LIMIT	(1ULL << 7)
+#define COWMEM_FEATURE_PINNABLE	(1ULL << 8)	/* CREATE with PINNABLE */
+#define COWMEM_FEATURE_CLONE	(1ULL << 9)	/* FICLONE, FICLONERANGE, copy_file_range */
+#define COWMEM_FEATURE_DEDUPE	(1ULL << 10)	/* FIDEDUPERANGE */
+#define COWMEM_FEATURE_FALLOCATE (1ULL << 11)
+
+/**
+ * struct cowmem_create - ioctl(COWMEM_CREATE)
+ * @size: sizeof(struct cowmem_create)
+ * @flags: COWMEM_CLOEXEC, COWMEM_PINNABLE
+ * @length: size of the new buffer in bytes, 0 or more
+ * @name: NUL-terminated, may be empty; shown as /cowmem:NAME in
+ *	/proc/PID/maps and in fd links
+ * @fd: out: a file of the new buffer, open for reading and writing
+ * @__reserved: must be 0
+ *
+ * Makes a new buffer, full of holes, with an account of its own.  The handle
+ * that the call is made on does not matter.
+ *
+ * Errors: EINVAL (name not terminated or with a '/'), EFBIG (length above
+ * max_size), EOPNOTSUPP (COWMEM_PINNABLE without its feature bit).
+ */
+struct cowmem_create {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 length;
+	char name[COWMEM_NAME_MAX];
+	__s32 fd;
+	__u32 __reserved;
+};
+
+/*
+ * Long-term write pins (io_uring fixed buffers, vfio, RDMA) work on mappings
+ * of the buffer.  The price: the first access of any kind after a snapshot
+ * copies, and holes read through a mapping that may write are allocated.
+ * Inherited by writable snapshots.
+ */
+#define COWMEM_PINNABLE		(1U << 1)
+
+/**
+ * struct cowmem_file - ioctl(COWMEM_FILE)
+ * @size: sizeof(struct cowmem_file)
+ * @flags: COWMEM_CLOEXEC, COWMEM_RDONLY
+ * @fd: out: a file of the same buffer
+ * @__reserved: must be 0
+ *
+ * Turns a /dev/cowmem handle into a file; also works on a file.  The new file
+ * has its own offset.
+ *
+ * Errors: EACCES (without COWMEM_RDONLY on a handle that cannot write),
+ * EPERM (without COWMEM_RDONLY on a frozen buffer).
+ */
+struct cowmem_file {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 __reserved;
+};
+
+#define COWMEM_RDONLY		(1U << 1)	/* open for reading only */
+
+/**
+ * struct cowmem_member - one buffer of a group snapshot
+ * @fd: a readable handle of the buffer
+ * @snapshot_fd: out: file of its snapshot
+ * @offset: start of the range in bytes, a multiple of the page size
+ * @length: length of the range in bytes, a multiple of the page size unless
+ *	the range ends at the end of the buffer; 0: to the end of the buffer
+ */
+struct cowmem_member {
+	__s32 fd;
+	__s32 snapshot_fd;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+
+/**
+ * struct cowmem_snapshot - ioctl(COWMEM_SNAPSHOT)
+ * @size: sizeof(struct cowmem_snapshot)
+ * @flags: COWMEM_CLOEXEC, COWMEM_WRITABLE
+ * @offset: as in struct cowmem_member; 0 with @nr_members
+ * @length: as in struct cowmem_member; 0 with @nr_members
+ * @members: address of an array of struct cowmem_member; 0 for the one buffer
+ *	of the handle that the call is made on
+ * @nr_members: length of that array; one consistent cut is taken over all of
+ *	them (which must be different buffers), and all snapshots are made or
+ *	none
+ * @fd: out: a file of the snapshot, unless @nr_members: read-only if frozen,
+ *	read-write if writable
+ * @name: name of the snapshot(s), as in struct cowmem_create; empty: the name
+ *	of the origin
+ *
+ * Makes a buffer that shares every page of another, in time that does not
+ * depend on the size of the buffer but on the number of pages written since
+ * its last snapshot.  Frozen by default: its content never changes again.
+ *
+ * The cut is consistent: if the snapshot has one store, it has every store and
+ * atomic operation that happened before it, on any thread or process, through
+ * any mapping.  A write() is cut at page boundaries.  Writes through page
+ * references in flight (O_DIRECT, io_uring, process_vm_writev, ptrace) fall on
+ * either side, page by page.
+ *
+ * Errors: EACCES (handle cannot read), EINVAL (name; range not aligned or
+ * beyond the end), EBADF (a member is not a handle of a cowmem buffer),
+ * EOPNOTSUPP (ranges or groups without their feature bits), EIO (a page that
+ * has to be copied because it is pinned has a memory error).
+ */
+struct cowmem_snapshot {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 members;
+	__u32 nr_members;
+	__s32 fd;
+	char name[COWMEM_NAME_MAX];
+};
+
+#define COWMEM_WRITABLE		(1U << 1)	/* an independent, writable clone */
+
+/**
+ * struct cowmem_restore - ioctl(COWMEM_RESTORE)
+ * @size: sizeof(struct cowmem_restore)
+ * @flags: COWMEM_IN_PLACE
+ * @source: a readable handle of the buffer to take the content from
+ * @__reserved: must be 0
+ * @offset: start of the range in this buffer, a multiple of the page size
+ * @source_offset: start of the range in the source, a multiple of the page size
+ * @length: bytes, a multiple of the page size; 0 (with both offsets 0): the
+ *	whole buffer, whose size becomes that of the source
+ *
+ * Makes the content of this buffer, or of a range of it, equal to another's,
+ * under its live mappings, at a cost that grows with what differs.
+ *
+ * Errors: EBADF (source is not a handle of a cowmem buffer), EACCES (this
+ * handle cannot write or the source cannot be read), EPERM (this buffer is
+ * frozen), EINVAL (range not aligned or beyond the end, or overlapping itself),
+ * ENOSPC (LIMIT), EIO (as for SNAPSHOT).
+ */
+struct cowmem_restore {
+	__u32 size;
+	__u32 flags;
+	__s32 source;
+	__u32 __reserved;
+	__aligned_u64 offset;
+	__aligned_u64 source_offset;
+	__aligned_u64 length;
+};
+
+/* The caller promises that nobody writes meanwhile; small differences are
+ * copied back into pages that stay mapped writable.
+ */
+#define COWMEM_IN_PLACE		(1U << 0)
+
+/**
+ * struct cowmem_extent - one range of a DIFF
+ * @offset: start in bytes, a multiple of the page size
+ * @length: length in bytes, a multiple of the page size
+ * @flags: COWMEM_EXTENT_DATA or COWMEM_EXTENT_HOLE: what this buffer has there
+ * @__reserved: 0
+ */
+struct cowmem_extent {
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__u32 flags;
+	__u32 __reserved;
+};
+
+#define COWMEM_EXTENT_DATA	(1U << 0)
+#define COWMEM_EXTENT_HOLE	(1U << 1)
+
+/**
+ * struct cowmem_diff - ioctl(COWMEM_DIFF)
+ * @size: sizeof(struct cowmem_diff)
+ * @flags: 0
+ * @other: a readable handle of the buffer to compare with
+ * @nr_extents: in: length of the array; out: extents written to it
+ * @extents: address of an array of struct cowmem_extent
+ * @cursor: in: where to start, in bytes; out: where to go on, or all ones at
+ *	the end
+ *
+ * Lists the ranges in which this buffer and another do not share pages.  Never
+ * misses a difference and never lists a page that is still shared.
+ *
+ * Errors: EBADF (other is not a handle of a cowmem buffer), EACCES (one of the
+ * two cannot be read), EINVAL (cursor not aligned, nr_extents 0).
+ */
+struct cowmem_diff {
+	__u32 size;
+	__u32 flags;
+	__s32 other;
+	__u32 nr_extents;
+	__aligned_u64 extents;
+	__aligned_u64 cursor;
+};
+
+/**
+ * struct cowmem_limit - ioctl(COWMEM_LIMIT)
+ * @size: sizeof(struct cowmem_limit)
+ * @flags: 0
+ * @limit: bytes of pages that the account of this buffer may hold; all ones:
+ *	no limit
+ *
+ * Errors: EPERM (neither the creator's uid nor CAP_SYS_RESOURCE).
+ */
+struct cowmem_limit {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 limit;
+};
+
+/**
+ * struct cowmem_stat - ioctl(COWMEM_STAT)
+ * @size: sizeof(struct cowmem_stat)
+ * @flags: COWMEM_SHARING
+ * @id: out: number of the buffer, never used twice while the module is loaded
+ * @account: out: number of its account
+ * @state: out: COWMEM_STATE_* bits
+ * @__reserved: out: 0
+ * @length: out: size of the buffer in bytes
+ * @resident: out: bytes of pages that the buffer reaches, shared or not
+ * @limit: out: LIMIT of the account in bytes, all ones: none
+ * @faults: out: page faults of MAP_SHARED and MAP_PRIVATE mappings served
+ * @filled: out: holes that got a page
+ * @copied: out: pages copied because another buffer shares them, or because of
+ *	@held
+ * @reused: out: pages that had been shared, written again without a copy
+ *	because the last sharer had gone
+ * @held: out: pages copied only because somebody (a pin for DMA, a pipe, a
+ *	reader) held a reference to them; part of @copied
+ * @snapshots: out: snapshots taken of this buffer
+ * @private: out: with COWMEM_SHARING: bytes that no other buffer reaches (USS)
+ * @proportional: out: with COWMEM_SHARING: bytes, each page split among the
+ *	buffers that reach it (PSS)
+ * @index: out: with COWMEM_SHARING: bytes of the buffer's page index that no
+ *	other buffer shares
+ * @name: out: name of the buffer
+ *
+ * Constant time, but with COWMEM_SHARING time that grows with what is resident.
+ * Counters are of this buffer, since it was made.
+ *
+ * Errors: EOPNOTSUPP (COWMEM_SHARING without its feature bit).
+ */
+struct cowmem_stat {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 id;
+	__aligned_u64 account;
+	__u32 state;
+	__u32 __reserved;
+	__aligned_u64 length;
+	__aligned_u64 resident;
+	__aligned_u64 limit;
+	__aligned_u64 faults;
+	__aligned_u64 filled;
+	__aligned_u64 copied;
+	__aligned_u64 reused;
+	__aligned_u64 held;
+	__aligned_u64 snapshots;
+	__aligned_u64 private;
+	__aligned_u64 proportional;
+	__aligned_u64 index;
+	char name[COWMEM_NAME_MAX];
+};
+
+#define COWMEM_SHARING		(1U << 0)
+
+#define COWMEM_STATE_FROZEN	(1U << 0)
+#define COWMEM_STATE_PINNABLE	(1U << 1)
+
+#define COWMEM_IOC_TYPE	0xC3
+
+#define COWMEM_QUERY	_IO(COWMEM_IOC_TYPE, 0x00)
+#define COWMEM_CREATE	_IO(COWMEM_IOC_TYPE, 0x01)
+#define COWMEM_FILE	_IO(COWMEM_IOC_TYPE, 0x02)
+#define COWMEM_SNAPSHOT	_IO(COWMEM_IOC_TYPE, 0x03)
+#define COWMEM_RESTORE	_IO(COWMEM_IOC_TYPE, 0x04)
+#define COWMEM_DIFF	_IO(COWMEM_IOC_TYPE, 0x05)
+#define COWMEM_STAT	_IO(COWMEM_IOC_TYPE, 0x06)
+#define COWMEM_LIMIT	_IO(COWMEM_IOC_TYPE, 0x07)
+
+#endif /* _UAPI_LINUX_COWMEM_H */
