@@ -7,6 +7,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/pagemap.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
 #include "amplify.h"
@@ -128,6 +129,16 @@ static struct page *page_to_store(struct cowmem_buffer *buf, pgoff_t index,
 	return page;
 }
 
+/* Nobody maps @old any more, nor copies it for a MAP_PRIVATE mapping. */
+static void detach_page(struct cowmem_buffer *buf, pgoff_t index,
+			struct page *old)
+{
+	cowmem_buffer_revoke(buf, index, 1);
+	/* Truncate only knows the pages that are in the tree. */
+	lock_page(old);
+	unlock_page(old);
+}
+
 /* Count what became of @old; revoke its PTEs, and only then give it up. */
 static void page_replaced(struct cowmem_buffer *buf, pgoff_t index,
 			  struct page *old, struct page *page)
@@ -142,7 +153,7 @@ static void page_replaced(struct cowmem_buffer *buf, pgoff_t index,
 		atomic_long_inc(&buf->copied);
 		trace_cowmem_copy(buf->id, index);
 		if (cowmem_page_held(old, 0))
-			cowmem_buffer_revoke(buf, index, 1);
+			detach_page(buf, index, old);
 		cowmem_page_drop(old);
 	}
 }
@@ -269,6 +280,7 @@ static void cut_beyond_end(struct cowmem_buffer *buf,
 
 int cowmem_buffer_resize(struct cowmem_buffer *buf, loff_t size)
 {
+	unsigned int noio = memalloc_noio_save();
 	struct cowmem_reserve reserve = { };
 	loff_t old_size;
 	int err;
@@ -289,6 +301,7 @@ int cowmem_buffer_resize(struct cowmem_buffer *buf, loff_t size)
 	up_write(&buf->snap);
 out:
 	cowmem_reserve_release(&reserve);
+	memalloc_noio_restore(noio);
 	return err;
 }
 

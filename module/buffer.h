@@ -57,10 +57,14 @@
  * MAP_PRIVATE write faults: the core copies the page after our locks are
  * dropped, under the page lock that the fault returned.  Truncate waits for
  * those locks before it unmaps for the second time, else a private copy could
- * stay beyond the end.
+ * stay beyond the end; who replaces a page waits for its lock too, so truncate
+ * need not know it.
  *
  * Close: the last handle or mapping holds the file, so nothing else can run on
  * the buffer, and it has no PTEs.
+ *
+ * Memory that is allocated under the inode lock or snap does no I/O: reclaim
+ * could wait for a file system on a loop device on this very buffer.
  *
  * Out of memory: everything that can fail comes before everything that changes
  * content or ownership; pages and nodes are allocated without sleeping under
@@ -94,7 +98,12 @@
  * @frozen: content and size never change again; constant once a file exists
  * @holes_mapped: the zero page may be mapped somewhere; set under the leaf lock
  *	of the hole, never cleared
- * @faults: counters, see struct cowmem_stat
+ * @faults: counter, as the following: see struct cowmem_stat
+ * @filled: counter
+ * @copied: counter
+ * @reused: counter
+ * @held: counter
+ * @snapshots: counter
  * @name: NUL-terminated; constant once a file exists
  */
 struct cowmem_buffer {

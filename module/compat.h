@@ -101,6 +101,7 @@ static inline void inode_set_mtime_ctime_current(struct inode *inode)
 struct compat_mkwrite {
 	struct vm_area_struct *vma;
 	struct page *page;
+	bool foreign;
 };
 
 static inline int compat_pte_mkwrite(pte_t *ptep, unsigned long addr, void *data)
@@ -108,8 +109,13 @@ static inline int compat_pte_mkwrite(pte_t *ptep, unsigned long addr, void *data
 	struct compat_mkwrite *arg = data;
 	pte_t pte = ptep_get(ptep);
 
-	if (!pte_present(pte) || pte_pfn(pte) != page_to_pfn(arg->page))
+	/* Zapped again already: there will be another fault. */
+	if (!pte_present(pte))
 		return 0;
+	if (pte_pfn(pte) != page_to_pfn(arg->page)) {
+		arg->foreign = true;
+		return 0;
+	}
 	pte = pte_mkyoung(pte);
 	/* Write before dirty: x86 keeps the dirty bit of others elsewhere. */
 	if (arg->vma->vm_flags & VM_WRITE)
@@ -130,7 +136,8 @@ static inline vm_fault_t vmf_insert_page_mkwrite(struct vm_fault *vmf,
 	if (write)
 		apply_to_existing_page_range(vmf->vma->vm_mm, addr, PAGE_SIZE,
 					     compat_pte_mkwrite, &arg);
-	return VM_FAULT_NOPAGE;
+	/* A page that nobody revoked: better an error than a fault for ever. */
+	return WARN_ON_ONCE(arg.foreign) ? VM_FAULT_SIGBUS : VM_FAULT_NOPAGE;
 }
 #else
 /* Keeps mlock() from taking references that look like pins. */

@@ -7,6 +7,7 @@
 #include <linux/file.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/pagemap.h>
 #include <linux/splice.h>
 #include <linux/uaccess.h>
 
@@ -49,7 +50,7 @@ struct cowmem_command {
 		struct cowmem_diff diff;
 		struct cowmem_stat stat;
 		struct cowmem_limit limit;
-	};
+	} arg;
 };
 
 /* Reserve an fd and make a file, to be published when nothing can fail. */
@@ -58,10 +59,11 @@ static int command_new_file(struct cowmem_command *cmd,
 {
 	int fd;
 
-	fd = get_unused_fd_flags(cmd->flags & COWMEM_CLOEXEC ? O_CLOEXEC : 0);
+	fd = get_unused_fd_flags(cmd->arg.flags & COWMEM_CLOEXEC ? O_CLOEXEC : 0);
 	if (fd < 0)
 		return fd;
-	cmd->new_file = cowmem_fs_file(buf, open_flags);
+	cmd->new_file = cowmem_fs_file(cowmem_fs_mount(cmd->handle), buf,
+				       open_flags);
 	if (IS_ERR(cmd->new_file)) {
 		int err = PTR_ERR(cmd->new_file);
 
@@ -95,7 +97,7 @@ static bool name_valid(const char name[COWMEM_NAME_MAX])
 
 static int do_query(struct cowmem_command *cmd)
 {
-	struct cowmem_query *query = &cmd->query;
+	struct cowmem_query *query = &cmd->arg.query;
 
 	query->abi = COWMEM_ABI;
 	query->page_size = PAGE_SIZE;
@@ -108,7 +110,7 @@ static int do_query(struct cowmem_command *cmd)
 
 static int do_create(struct cowmem_command *cmd)
 {
-	struct cowmem_create *create = &cmd->create;
+	struct cowmem_create *create = &cmd->arg.create;
 	struct cowmem_buffer *buf;
 	int err;
 
@@ -118,24 +120,24 @@ static int do_create(struct cowmem_command *cmd)
 		return -EFBIG;
 	if (create->flags & COWMEM_PINNABLE)
 		return -EOPNOTSUPP;
-	buf = cowmem_fs_buffer();
+	buf = cowmem_fs_buffer(cowmem_fs_mount(cmd->handle));
 	if (IS_ERR(buf))
 		return PTR_ERR(buf);
 	strscpy(buf->name, create->name, sizeof(buf->name));
 	i_size_write(&buf->inode, create->length);
 	err = command_new_file(cmd, buf, O_RDWR);
 	create->fd = cmd->new_fd;
-	cowmem_fs_put(buf);
+	iput(&buf->inode);
 	return err;
 }
 
 static int do_file(struct cowmem_command *cmd)
 {
 	struct cowmem_buffer *buf = cowmem_file_buffer(cmd->handle);
-	bool rdonly = cmd->flags & COWMEM_RDONLY;
+	bool rdonly = cmd->arg.flags & COWMEM_RDONLY;
 	int err;
 
-	if (cmd->file.__reserved)
+	if (cmd->arg.file.__reserved)
 		return -EINVAL;
 	if (!rdonly && buf->frozen)
 		return -EPERM;
@@ -143,13 +145,13 @@ static int do_file(struct cowmem_command *cmd)
 	    (!rdonly && !(cmd->handle->f_mode & FMODE_WRITE)))
 		return -EACCES;
 	err = command_new_file(cmd, buf, rdonly ? O_RDONLY : O_RDWR);
-	cmd->file.fd = cmd->new_fd;
+	cmd->arg.file.fd = cmd->new_fd;
 	return err;
 }
 
 static int snapshot_check(struct cowmem_command *cmd)
 {
-	struct cowmem_snapshot *snapshot = &cmd->snapshot;
+	struct cowmem_snapshot *snapshot = &cmd->arg.snapshot;
 	u64 size = i_size_read(&cowmem_file_buffer(cmd->handle)->inode);
 
 	if (!name_valid(snapshot->name))
@@ -174,15 +176,15 @@ static int snapshot_check(struct cowmem_command *cmd)
 static int do_snapshot(struct cowmem_command *cmd)
 {
 	struct cowmem_buffer *origin = cowmem_file_buffer(cmd->handle);
-	struct cowmem_snapshot *snapshot = &cmd->snapshot;
-	bool writable = cmd->flags & COWMEM_WRITABLE;
+	struct cowmem_snapshot *snapshot = &cmd->arg.snapshot;
+	bool writable = cmd->arg.flags & COWMEM_WRITABLE;
 	struct cowmem_buffer *buf;
 	int err;
 
 	err = snapshot_check(cmd);
 	if (err)
 		return err;
-	buf = cowmem_fs_buffer();
+	buf = cowmem_fs_buffer(cowmem_fs_mount(cmd->handle));
 	if (IS_ERR(buf))
 		return PTR_ERR(buf);
 	strscpy(buf->name, snapshot->name[0] ? snapshot->name : origin->name,
@@ -196,15 +198,15 @@ static int do_snapshot(struct cowmem_command *cmd)
 	if (!err)
 		err = cowmem_snapshot_take(origin, buf);
 	snapshot->fd = cmd->new_fd;
-	cowmem_fs_put(buf);
+	iput(&buf->inode);
 	return err;
 }
 
 static int do_stat(struct cowmem_command *cmd)
 {
-	if (cmd->flags & COWMEM_SHARING)
+	if (cmd->arg.flags & COWMEM_SHARING)
 		return -EOPNOTSUPP;
-	cowmem_stats_fill(cowmem_file_buffer(cmd->handle), &cmd->stat);
+	cowmem_stats_fill(cowmem_file_buffer(cmd->handle), &cmd->arg.stat);
 	return 0;
 }
 
@@ -262,17 +264,20 @@ static int command_run(struct cowmem_command *cmd, const struct cowmem_op *op,
 		return -EINVAL;
 	if (size > PAGE_SIZE)
 		return -E2BIG;
-	err = copy_struct_from_user(&cmd->size, op->size, user, size);
+	err = copy_struct_from_user(&cmd->arg, op->size, user, size);
 	if (err)
 		return err;
 	/* It may have changed meanwhile: what was checked counts. */
-	cmd->size = size;
-	if (cmd->flags & ~op->flags)
+	cmd->arg.size = size;
+	if (cmd->arg.flags & ~op->flags)
 		return -EINVAL;
+	/* Find out now, while nothing has changed, if it can be written back. */
+	if (fault_in_safe_writeable(user, min(size, op->size)))
+		return -EFAULT;
 	err = op->execute(cmd);
 	if (err)
 		return err;
-	if (copy_to_user(user, &cmd->size, min(size, op->size)))
+	if (copy_to_user(user, &cmd->arg, min(size, op->size)))
 		return -EFAULT;
 	return 0;
 }
@@ -295,10 +300,16 @@ long cowmem_device_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 
 static int cowmem_device_open(struct inode *inode, struct file *file)
 {
-	struct cowmem_buffer *buf = cowmem_fs_buffer();
+	struct vfsmount *mnt = cowmem_fs_pin();
+	struct cowmem_buffer *buf;
 
-	if (IS_ERR(buf))
+	if (IS_ERR(mnt))
+		return PTR_ERR(mnt);
+	buf = cowmem_fs_buffer(mnt);
+	if (IS_ERR(buf)) {
+		cowmem_fs_unpin();
 		return PTR_ERR(buf);
+	}
 	file->private_data = buf;
 	/* One address space for all handles, so that revoking finds all PTEs. */
 	file->f_mapping = buf->inode.i_mapping;
@@ -309,7 +320,8 @@ static int cowmem_device_open(struct inode *inode, struct file *file)
 
 static int cowmem_device_release(struct inode *inode, struct file *file)
 {
-	cowmem_fs_put(cowmem_file_buffer(file));
+	iput(&cowmem_file_buffer(file)->inode);
+	cowmem_fs_unpin();
 	return 0;
 }
 

@@ -5,6 +5,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/pagemap.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
@@ -99,7 +100,7 @@ static ssize_t copy_page_in(struct cowmem_buffer *buf, loff_t pos, size_t bytes,
 	} else {
 		ret = copy_page_from_iter_atomic(page, offset, bytes, from);
 	}
-	if (pos + ret > i_size_read(&buf->inode))
+	if (ret > 0 && pos + ret > i_size_read(&buf->inode))
 		i_size_write(&buf->inode, pos + ret);
 	cowmem_buffer_unlock(buf, index);
 out:
@@ -171,13 +172,13 @@ ssize_t cowmem_file_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct cowmem_buffer *buf = cowmem_file_buffer(iocb->ki_filp);
 	struct inode *inode = &buf->inode;
+	unsigned int noio;
 	ssize_t ret;
 
-	if (!inode_trylock(inode)) {
-		if (iocb->ki_flags & IOCB_NOWAIT)
-			return -EAGAIN;
-		inode_lock(inode);
-	}
+	if (iocb->ki_flags & IOCB_NOWAIT)
+		return -EAGAIN;
+	inode_lock(inode);
+	noio = memalloc_noio_save();
 	ret = generic_write_checks(iocb, from);
 	if (ret <= 0)
 		goto unlock;
@@ -192,6 +193,7 @@ ssize_t cowmem_file_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	inode_set_mtime_ctime_current(inode);
 	ret = write_pages(buf, iocb, from);
 unlock:
+	memalloc_noio_restore(noio);
 	inode_unlock(inode);
 	return ret;
 }

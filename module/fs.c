@@ -3,14 +3,14 @@
  * The internal file system: see fs.h.
  *
  * Lifetime.  A buffer is an inode and dies with its last reference: those of
- * files (through their dentry), of mappings (through their file), and of
- * cowmem_fs_buffer().  The inode needs the superblock, the superblock holds the
- * module, and what holds the superblock is a mount: each file pins one through
- * its path, each reference of cowmem_fs_buffer() through simple_pin_fs().  So
- * the module stays exactly as long as a buffer does, and the last put of it is
- * done by the core, after the last of our code has run.  There is one
- * superblock however many mounts come and go, so that all buffers are of one
- * file system.
+ * files (through their dentry), of mappings (through their file), of device
+ * handles, and of ioctls in progress.  The inode needs the superblock, the
+ * superblock holds the module, and what holds the superblock is a mount: each
+ * file pins one through its path, each device handle through cowmem_fs_pin(),
+ * and an ioctl is made on one of these.  So the module stays exactly as long as
+ * a buffer does, and the last put of it is done by the core, after the last of
+ * our code has run.  There is one superblock however many mounts come and go,
+ * so that all buffers are of one file system.
  */
 #include <linux/file.h>
 #include <linux/fs_context.h>
@@ -92,6 +92,9 @@ static const struct fs_context_operations cowmem_context_ops = {
 static int cowmem_init_fs_context(struct fs_context *fc)
 {
 	fc->ops = &cowmem_context_ops;
+	/* One superblock for all user namespaces, that nobody can mount. */
+	fc->global = true;
+	fc->sb_flags |= SB_NOUSER;
 	return 0;
 }
 
@@ -118,43 +121,46 @@ static void inode_init_buffer(struct inode *inode)
 	cowmem_buffer_init(cowmem_buffer_of(inode));
 }
 
-struct cowmem_buffer *cowmem_fs_buffer(void)
+struct vfsmount *cowmem_fs_pin(void)
 {
-	struct inode *inode;
-	int err;
+	int err = simple_pin_fs(&cowmem_fs_type, &pinned_mount, &pinned_count);
 
-	err = simple_pin_fs(&cowmem_fs_type, &pinned_mount, &pinned_count);
-	if (err)
-		return ERR_PTR(err);
-	inode = new_inode(pinned_mount->mnt_sb);
-	if (!inode) {
-		simple_release_fs(&pinned_mount, &pinned_count);
+	return err ? ERR_PTR(err) : pinned_mount;
+}
+
+void cowmem_fs_unpin(void)
+{
+	simple_release_fs(&pinned_mount, &pinned_count);
+}
+
+struct vfsmount *cowmem_fs_mount(struct file *handle)
+{
+	/* A handle of the device is of another file system, and has a pin. */
+	if (handle->f_op == &cowmem_file_ops)
+		return handle->f_path.mnt;
+	return pinned_mount;
+}
+
+struct cowmem_buffer *cowmem_fs_buffer(struct vfsmount *mnt)
+{
+	struct inode *inode = new_inode(mnt->mnt_sb);
+
+	if (!inode)
 		return ERR_PTR(-ENOMEM);
-	}
 	inode_init_buffer(inode);
 	return cowmem_buffer_of(inode);
 }
 
-void cowmem_fs_put(struct cowmem_buffer *buf)
-{
-	iput(&buf->inode);
-	simple_release_fs(&pinned_mount, &pinned_count);
-}
-
-struct file *cowmem_fs_file(struct cowmem_buffer *buf, int flags)
+struct file *cowmem_fs_file(struct vfsmount *mnt, struct cowmem_buffer *buf,
+			    int flags)
 {
 	char name[sizeof("cowmem:") + COWMEM_NAME_MAX];
 	struct file *file;
-	int err;
 
-	err = simple_pin_fs(&cowmem_fs_type, &pinned_mount, &pinned_count);
-	if (err)
-		return ERR_PTR(err);
 	snprintf(name, sizeof(name), "cowmem:%s", buf->name);
 	ihold(&buf->inode);
-	file = alloc_file_pseudo(&buf->inode, pinned_mount, name,
-				 flags | O_LARGEFILE, &cowmem_file_ops);
-	simple_release_fs(&pinned_mount, &pinned_count);
+	file = alloc_file_pseudo(&buf->inode, mnt, name, flags | O_LARGEFILE,
+				 &cowmem_file_ops);
 	if (IS_ERR(file)) {
 		iput(&buf->inode);
 		return file;

@@ -78,7 +78,10 @@ struct page *cowmem_zero_page(void)
 {
 	struct page *page = zero_pages[raw_smp_processor_id() % COWMEM_ZERO_PAGES];
 
-	return page_ref_count(page) < INT_MAX / 2 ? page : NULL;
+	int refs = page_ref_count(page);
+
+	/* fork() and pins do not ask: leave them seven eighths. */
+	return refs > 0 && refs < INT_MAX / 8 ? page : NULL;
 }
 
 bool cowmem_is_zero_page(struct page *page)

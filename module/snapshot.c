@@ -16,6 +16,7 @@
  */
 #include <linux/err.h>
 #include <linux/list.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "amplify.h"
@@ -31,6 +32,17 @@ struct pinned_page {
 	struct page *page;	/* owned by the live tree */
 	struct page *copy;	/* owned by us, until the snapshot has it */
 };
+
+/* Each has been copied, only because it is held. */
+static void count_pinned(struct cowmem_buffer *buf, struct list_head *pinned)
+{
+	struct pinned_page *pin;
+
+	list_for_each_entry(pin, pinned, list) {
+		atomic_long_inc(&buf->copied);
+		atomic_long_inc(&buf->held);
+	}
+}
 
 static void forget_pinned(struct list_head *pinned)
 {
@@ -96,6 +108,7 @@ static int find_pinned(struct cowmem_buffer *buf, struct list_head *pinned)
 			if (err)
 				return err;
 		}
+		cond_resched();
 	}
 }
 
@@ -176,6 +189,7 @@ int cowmem_snapshot_take(struct cowmem_buffer *buf,
 {
 	unsigned long nr_pages;
 	LIST_HEAD(pinned);
+	unsigned int noio;
 	int err;
 
 	trace_cowmem_snapshot_start(buf->id);
@@ -183,6 +197,7 @@ int cowmem_snapshot_take(struct cowmem_buffer *buf,
 		trace_cowmem_snapshot_done(buf->id, 0, 0, -EINTR);
 		return -EINTR;
 	}
+	noio = memalloc_noio_save();
 	nr_pages = revoke_granted(buf);
 	err = find_pinned(buf, &pinned);
 	if (!err)
@@ -191,7 +206,9 @@ int cowmem_snapshot_take(struct cowmem_buffer *buf,
 		i_size_write(&snapshot->inode, i_size_read(&buf->inode));
 		snapshot->account = buf->account;
 		atomic_long_inc(&buf->snapshots);
+		count_pinned(buf, &pinned);
 	}
+	memalloc_noio_restore(noio);
 	up_write(&buf->snap);
 	forget_pinned(&pinned);
 	trace_cowmem_snapshot_done(buf->id, snapshot->id, nr_pages, err);

@@ -10,6 +10,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 
+#include "amplify.h"
 #include "compat.h"
 #include "page.h"
 #include "tree.h"
@@ -241,6 +242,7 @@ static struct cowmem_node *slot_edit(struct cowmem_node **slot,
 		return NULL;
 	if (old) {
 		node_copy(node, old);
+		cowmem_amplify_copy();
 		node_drop(old, &reserve->dead);
 	} else {
 		node_init(node, level);
@@ -437,6 +439,7 @@ void cowmem_tree_clear_granted(struct cowmem_tree *tree)
 		leaf = path_count(tree, index, 0, 0);
 		bitmap_zero(leaf->granted, COWMEM_NODE_SLOTS);
 		path_clear(tree, index, 0);
+		cond_resched();
 	}
 }
 

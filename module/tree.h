@@ -37,8 +37,8 @@ struct page;
 /*
  * 64 slots: the first write to a page after a snapshot copies one leaf and, for
  * the first in a while, up to three nodes above; a node is 544 bytes, so the
- * index of a dense buffer is 0.2 % of it.  512 slots were measured too: see
- * docs/performance.md.
+ * index of a dense buffer is 0.2 % of it.  make bench measures 512 slots too:
+ * README.md says what that gives and costs.
  */
 #ifndef COWMEM_NODE_SHIFT
 #define COWMEM_NODE_SHIFT	6
@@ -200,6 +200,8 @@ pgoff_t cowmem_tree_next_granted(const struct cowmem_tree *tree, pgoff_t index,
  * @tree: the tree
  *
  * In time that grows with the number of leaves that have marks.
+ *
+ * Context: may sleep.
  */
 void cowmem_tree_clear_granted(struct cowmem_tree *tree);
 

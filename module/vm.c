@@ -8,7 +8,9 @@
  * the core is the source of a private copy.
  */
 #include <linux/mm.h>
+#include <linux/oom.h>
 #include <linux/pagemap.h>
+#include <linux/sched/signal.h>
 
 #include "amplify.h"
 #include "buffer.h"
@@ -104,6 +106,30 @@ static int fill_hole(struct cowmem_buffer *buf, pgoff_t index)
 	return err;
 }
 
+/* The core copies the page, and drops its lock and reference. */
+static vm_fault_t give_to_core(struct vm_fault *vmf, struct page *page)
+{
+	lock_page(page);
+	/* The core cannot cope with a poisoned page without a mapping. */
+	if (PageHWPoison(page)) {
+		unlock_page(page);
+		put_page(page);
+		return VM_FAULT_HWPOISON;
+	}
+	vmf->page = page;
+	return VM_FAULT_LOCKED;
+}
+
+/*
+ * The OOM reaper may have taken the private copy that was here: the task, which
+ * is about to die, must not read the page of the buffer instead.
+ */
+static vm_fault_t private_unstable(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_SHARED ? 0 :
+	       check_stable_address_space(vma->vm_mm);
+}
+
 /* A load, or a store through a private mapping. */
 static vm_fault_t fault_read(struct cowmem_buffer *buf, struct vm_fault *vmf)
 {
@@ -125,12 +151,11 @@ static vm_fault_t fault_read(struct cowmem_buffer *buf, struct vm_fault *vmf)
 			return fault_error(err);
 	}
 	if (vmf->cow_page) {
-		/* The core copies it, and drops lock and reference. */
-		lock_page(page);
-		vmf->page = page;
-		ret = VM_FAULT_LOCKED;
+		ret = give_to_core(vmf, page);
 	} else {
-		ret = vmf_insert_page_mkwrite(vmf, page, false);
+		ret = private_unstable(vmf->vma);
+		if (!ret)
+			ret = vmf_insert_page_mkwrite(vmf, page, false);
 		put_page(page);
 	}
 	cowmem_buffer_unlock(buf, vmf->pgoff);
@@ -145,7 +170,9 @@ static vm_fault_t cowmem_vm_fault(struct vm_fault *vmf)
 	vm_fault_t ret;
 
 	atomic_long_inc(&buf->faults);
-	if (prepare_page_table(vmf))
+	if (fatal_signal_pending(current))
+		ret = fault_error(-EINTR);
+	else if (prepare_page_table(vmf))
 		ret = VM_FAULT_OOM;
 	else if (write && (vma->vm_flags & VM_SHARED))
 		ret = fault_write(buf, vmf, NULL);
@@ -161,7 +188,10 @@ static vm_fault_t cowmem_vm_page_mkwrite(struct vm_fault *vmf)
 	vm_fault_t ret;
 
 	atomic_long_inc(&buf->faults);
-	ret = fault_write(buf, vmf, vmf->page);
+	if (fatal_signal_pending(current))
+		ret = fault_error(-EINTR);
+	else
+		ret = fault_write(buf, vmf, vmf->page);
 	trace_cowmem_fault(buf->id, vmf->pgoff, true, ret);
 	return ret;
 }

@@ -4,7 +4,8 @@
  *
  * open("/dev/cowmem", O_RDWR) makes a new, empty buffer and is a handle to it:
  * mmap(), read(), write(), lseek() and the ioctls below.  mmap() through that
- * handle gives a buffer whose size is still 0 the size offset + length.
+ * handle gives a buffer whose size is still 0 the size offset + length, in whole
+ * pages.
  *
  * Every fd that an ioctl returns is a regular file of the same kind of buffer:
  * fstat(), ftruncate(), SEEK_DATA, splice(), file locks and opening
@@ -151,7 +152,7 @@ struct cowmem_create {
  * Turns a /dev/cowmem handle into a file; also works on a file.  The new file
  * has its own offset.
  *
- * Errors: EACCES (without COWMEM_RDONLY on a handle that cannot write),
+ * Errors: EACCES (handle cannot read, or without COWMEM_RDONLY cannot write),
  * EPERM (without COWMEM_RDONLY on a frozen buffer).
  */
 struct cowmem_file {
