@@ -1,0 +1,135 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: GPL-2.0
+# PID 1 of the test VM.
+#
+# Runs /tests.list, a line a test: "MODULE SECONDS COMMAND...", where MODULE is
+# cowmem, amplify or - (none).  The module is loaded before and unloaded after
+# each test; a test that leaves a page, a node or a warning behind has failed.
+# Last of all, one word goes to the second serial port: pass or fail.
+/bin/busybox mkdir -p /bin /sbin /proc /sys /dev /tmp /etc /root
+/bin/busybox --install -s /bin
+export PATH=/bin:/usr/bin:/tests HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/shm /dev/pts
+mount -t tmpfs tmp /tmp
+mount -t tmpfs shm /dev/shm
+mount -t debugfs debug /sys/kernel/debug 2>/dev/null
+mount -t tracefs trace /sys/kernel/tracing 2>/dev/null
+mkdir -p /sys/fs/cgroup && mount -t cgroup2 cgroup /sys/fs/cgroup 2>/dev/null
+ln -s /proc/self/fd /dev/fd 2>/dev/null
+ip link set lo up 2>/dev/null
+echo 'root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/:/bin/sh' >/etc/passwd
+
+verdict=pass
+params=/sys/module/cowmem/parameters
+
+fail() {
+    echo "not ok - $*"
+    verdict=fail
+}
+
+# What the kernel said since the last call and should not have: splats, anything
+# of ours, and (but for a test that causes an OOM kill or a memory error and says so) all of
+# warning level and above.  That the module taints the kernel is expected, and so
+# is that an emulated CPU on a busy machine is slow.
+kernel_complaints() {
+    splat='KASAN|UBSAN|BUG:|WARNING:|INFO: |[Bb]ad page|cowmem: '
+    [ -f /tmp/expect-noise ] || splat="^<[0-4]>|$splat"
+    dmesg -r | tail -n +$((seen + 1)) >/tmp/dmesg.new
+    seen=$((seen + $(wc -l </tmp/dmesg.new)))
+    grep -E "$splat" /tmp/dmesg.new | grep -vE 'taint|module verification|Test should be marked slow|clocksource:|hrtimer: interrupt took' >/tmp/complaints
+}
+
+# Kernel threads put the last reference to a closed file a little later.
+drained() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        [ "$(cat $params/pages) $(cat $params/nodes)" = "0 0" ] && return 0
+        usleep 100000
+    done
+    return 1
+}
+
+load() {
+    case $1 in
+    cowmem)  insmod /cowmem.ko ;;
+    amplify) insmod /amplify.ko ;;
+    -)       ;;
+    esac
+}
+
+unload() {
+    [ "$1" = - ] && return 0
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rmmod cowmem 2>/tmp/rmmod && return 0
+        usleep 100000
+    done
+    cat /tmp/rmmod
+    return 1
+}
+
+run() {
+    module=$1 seconds=$2
+    shift 2
+    name=$*
+    [ "$module" = amplify ] && name="$name (amplified)"
+    start=$(cut -d' ' -f1 /proc/uptime)
+    echo "# test: $name"
+    rm -f /tmp/expect-noise
+    load "$module" || { fail "$name: insmod"; return; }
+    timeout -s KILL "$seconds" "$@" 2>&1
+    code=$?
+    case $code in
+    0|4) ;;
+    137) fail "$name: no end after $seconds s" ;;
+    *)   fail "$name: exit status $code" ;;
+    esac
+    if [ "$module" != - ]; then
+        drained || fail "$name: leak: $(cat $params/pages) pages, $(cat $params/nodes) nodes"
+    fi
+    unload "$module" || fail "$name: rmmod"
+    if kernel_complaints; then
+        cat /tmp/dmesg.new
+        fail "$name: kernel log: $(head -n 3 /tmp/complaints)"
+    fi
+    echo "# time: $name: $(cut -d' ' -f1 /proc/uptime | awk -v s="$start" '{ printf "%.1f", $1 - s }') s"
+}
+
+# What the module allocated and nobody can reach any more.
+leaks() {
+    [ -f /sys/kernel/debug/kmemleak ] || return 0
+    echo "# test: leaks"
+    # Twice: an object has to stay unreachable to count.
+    echo scan >/sys/kernel/debug/kmemleak
+    sleep 5
+    echo scan >/sys/kernel/debug/kmemleak
+    found=$(cat /sys/kernel/debug/kmemleak)
+    if echo "$found" | grep -q cowmem; then
+        echo "$found"
+        fail "leaks: kmemleak"
+    else
+        echo "ok - kmemleak"
+    fi
+    found=$(grep -B 20 cowmem /sys/kernel/debug/page_owner | head -n 40)
+    if [ -n "$found" ]; then
+        echo "$found"
+        fail "leaks: page_owner"
+    else
+        echo "ok - page_owner"
+    fi
+}
+
+seen=$(dmesg -r | wc -l)
+echo "# kernel $(uname -r), $(nproc) CPUs"
+while read -r line; do
+    [ -n "$line" ] && run $line
+done </tests.list
+leaks
+echo "# done"
+sync
+echo $verdict >/dev/ttyS1
+# Let the serial port drain.
+usleep 200000
+poweroff -f

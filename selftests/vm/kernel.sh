@@ -1,0 +1,135 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# usage: kernel.sh 6.1 | 6.12 | debug | source
+#
+# Print the directory of a kernel, made if it is not there:
+#
+#	vmlinuz		to boot
+#	build/		to build modules against
+#	release		its version string
+#
+# 6.1 and 6.12 are Debian's own, unpacked, not installed: what this machine boots
+# is none of our business.  debug is built from Debian's linux-source-6.12 with
+# debug.config (8 minutes on 2 cores), source is that source.
+# Everything is kept in $COWMEM_CACHE (default ~/.cache/cowmem).
+set -eu
+
+here=$(dirname "$(realpath "$0")")
+cache=${COWMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cowmem}
+name=$1
+mkdir -p "$cache"
+
+say() {
+    echo "kernel.sh: $*" >&2
+}
+
+# The newest package that a meta-package stands for.
+depends() {
+    local found
+    found=$(apt-cache depends "$1" 2>/dev/null |
+        sed -n "s/^ *Depends: \($2[^ ]*\)$/\1/p" | head -n 1)
+    if [ -z "$found" ]; then
+        say "apt knows no $1: run apt-get update?"
+        exit 1
+    fi
+    echo "$found"
+}
+
+# download DIR PACKAGE...: unpack Debian packages into DIR.
+download() {
+    local dir=$1 debs
+    shift
+    debs=$(mktemp -d "$cache/debs.XXXXXX")
+    chmod 755 "$debs"
+    (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download "$@" >&2)
+    for deb in "$debs"/*.deb; do
+        dpkg-deb -x "$deb" "$dir"
+    done
+    rm -rf "$debs"
+}
+
+stock() {
+    local meta=$1 image headers release kbuild root
+    apt-cache show "$meta" >/dev/null 2>&1 || apt-get update -qq >&2
+    image=$(depends "linux-image-$meta" linux-image-)
+    release=${image#linux-image-}
+    root=$cache/stock-$release
+    if [ ! -e "$root/done" ]; then
+        say "unpacking Debian's $release"
+        rm -rf "$root"
+        headers=linux-headers-$release
+        common=$(depends "$headers" 'linux-headers-.*-common')
+        kbuild=$(depends "$headers" linux-kbuild-)
+        download "$root" "$image" "$headers" "$common" "$kbuild"
+        # The one absolute path in the headers package.
+        sed -i "s| /usr/src/| $root/usr/src/|" \
+            "$root/usr/src/linux-headers-$release/Makefile"
+        ln -s "usr/src/linux-headers-$release" "$root/build"
+        ln -s "boot/vmlinuz-$release" "$root/vmlinuz"
+        echo "$release" >"$root/release"
+        # Modules and their maps are most of it and never used.
+        rm -rf "$root/lib/modules" "$root/usr/lib/modules"
+        touch "$root/done"
+    fi
+    echo "$root"
+}
+
+source_tree() {
+    local root version
+    apt-cache show linux-source-6.12 >/dev/null 2>&1 || apt-get update -qq >&2
+    version=$(apt-cache policy linux-source-6.12 |
+        sed -n 's/^ *Candidate: //p')
+    root=$cache/source-$version
+    if [ ! -e "$root/done" ]; then
+        say "unpacking linux-source-6.12 $version"
+        rm -rf "$root"
+        mkdir -p "$root"
+        download "$root" linux-source-6.12
+        tar -C "$root" --strip-components=1 -xf \
+            "$root/usr/src/linux-source-6.12.tar.xz"
+        rm -rf "$root/usr/src" "$root/usr/share"
+        touch "$root/done"
+    fi
+    echo "$root"
+}
+
+debug() {
+    local source config root hash
+    source=$(source_tree)
+    config=$here/debug.config
+    hash=$( (basename "$source"; cat "$config"; gcc --version) | sha256sum | cut -c1-12)
+    root=$cache/debug-$hash
+    if [ ! -e "$root/done" ]; then
+        say "building the debug kernel in $root (about 8 minutes on 2 cores)"
+        rm -rf "$root"
+        mkdir -p "$root/build"
+        make -s -C "$source" O="$root/build" KCONFIG_ALLCONFIG="$config" \
+            allnoconfig >&2
+        while read -r line; do
+            grep -qxF "$line" "$root/build/.config" || {
+                say "debug.config: $line has no effect"
+                exit 1
+            }
+        done < <(grep '^CONFIG_' "$config")
+        make -s -C "$root/build" -j"$(($(nproc) + 1))" bzImage modules >&2
+        ln -s build/arch/x86/boot/bzImage "$root/vmlinuz"
+        make -s -C "$root/build" kernelrelease >"$root/release"
+        touch "$root/done"
+    fi
+    echo "$root"
+}
+
+# One at a time: two runs may want the same one.
+exec 9>"$cache/lock-$name"
+flock 9
+
+case $name in
+6.1)	stock amd64 ;;
+6.12)	stock 6.12-amd64 ;;
+debug)	debug ;;
+source)	source_tree ;;
+*)
+    say "unknown kernel $name: 6.1, 6.12, debug or source"
+    exit 1
+    ;;
+esac

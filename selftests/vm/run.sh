@@ -1,0 +1,115 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# usage: run.sh KERNEL [TEST...]
+#
+# Boot a kernel of kernel.sh in QEMU and run tests in it: those named, or all
+# that are in tests.list.  Green is exit status 0 and the word "pass" on the
+# VM's second serial port; a splat, a hang, a leak and a red test are red.
+#
+#	ACCEL		QEMU's accelerator (default tcg,thread=multi; a /dev/kvm
+#			that opens may still hang, so kvm is never guessed)
+#	TIMEOUT		seconds until the VM counts as hung
+#	COWMEM_TREE	sources of the module (default: this tree)
+#	COWMEM_BUILD	where to build (default: build/ in this tree)
+set -eu
+
+here=$(dirname "$(realpath "$0")")
+top=$(realpath "$here/../..")
+kernel=$1
+shift
+build=${COWMEM_BUILD:-$top/build}
+export COWMEM_BUILD=$build
+memory=2048
+append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
+
+root=$("$here/kernel.sh" "$kernel")
+if [ "$kernel" = debug ]; then
+    append+=" page_owner=on kmemleak=on slub_debug=FZPU kunit.enable=1"
+    memory=1536
+fi
+
+# Lines of tests.list for this kernel, whose name matches.
+select_tests() {
+    local kernels module seconds command wanted
+    while read -r kernels module seconds command; do
+        case $kernels in ''|'#'*) continue ;; esac
+        case ",$kernels," in *",$kernel,"*|*,all,*) ;; *) continue ;; esac
+        if [ $# -gt 0 ]; then
+            wanted=
+            for pattern in "$@"; do
+                [[ ${command%% *} == "$pattern" || "$module:${command%% *}" == "$pattern" ]] && wanted=1
+            done
+            [ -n "$wanted" ] || continue
+        fi
+        # All those checkers take their time.
+        [ "$kernel" = debug ] && seconds=$((seconds * 6))
+        echo "$module $seconds $command"
+    done <"$here/tests.list"
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+stage=$work/stage
+mkdir -p "$stage/bin" "$stage/tests"
+select_tests "$@" >"$stage/tests.list"
+if [ ! -s "$stage/tests.list" ]; then
+    echo "run.sh: no such test for $kernel: $*" >&2
+    exit 1
+fi
+
+stage_module() {
+    local ko
+    ko=$("$here/build.sh" "$kernel" "${@:2}")
+    cp "$ko" "$stage/$1"
+}
+
+stage_module cowmem.ko
+if grep -q '^amplify ' "$stage/tests.list"; then
+    stage_module amplify.ko AMPLIFY=1
+fi
+if grep -q ' kunit$' "$stage/tests.list"; then
+    stage_module kunit.ko KUNIT=1
+fi
+make -s -C "$top/selftests" KSRC="$("$here/kernel.sh" source)" OUT="$build/selftests" >&2
+cp -p "$build"/selftests/* "$here"/guest/* "$stage/tests/"
+if grep -q ' run-tests$' "$stage/tests.list"; then
+    # make, and what it wants to see, as on a user's machine.
+    mkdir -p "$stage/src"
+    cp -a "$top/uapi" "$top/README.md" "$top/selftests" "$stage/src/"
+    for file in $(command -v make) $(ldd "$(command -v make)" | grep -o '/[^ ]*'); do
+        mkdir -p "$stage/$(dirname "$file")"
+        cp -L "$file" "$stage/$file"
+    done
+fi
+cp /bin/busybox "$stage/bin/"
+cp "$here/init.sh" "$stage/init"
+(cd "$stage" && find . | cpio -o -H newc --quiet) >"$work/initrd"
+
+# Add up the time of the tests; 60 s for the boot and the leak check.
+budget=$(awk '{ sum += $2 } END { print sum + 90 }' "$stage/tests.list")
+log=${LOG:-$build/$kernel.log}
+mkdir -p "$(dirname "$log")"
+status=0
+# Whoever kills this script kills the VM.
+setpriv --pdeathsig KILL timeout "${TIMEOUT:-$budget}" \
+    setpriv --pdeathsig KILL qemu-system-x86_64 \
+    -accel "${ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "$memory" \
+    -display none -nodefaults -no-reboot \
+    -kernel "$root/vmlinuz" -initrd "$work/initrd" -append "$append" \
+    -serial stdio -serial "file:$work/verdict" </dev/null |
+    stdbuf -oL tr -d '\r' | tee "$log" || status=$?
+
+verdict=$(tr -d '\r\n' <"$work/verdict" 2>/dev/null || true)
+if [ "$verdict" = pass ] && ! grep -qE '^ *not ok' "$log"; then
+    exit 0
+fi
+if [ -z "$verdict" ]; then
+    last=$(sed -n 's/^# test: //p' "$log" | tail -n 1)
+    echo "not ok - $kernel: ${last:-boot}: the VM died or hung (status $status)" | tee -a "$log"
+fi
+# The tests that failed: their TAP, or what init.sh found behind them.
+failed=$(awk '/^# test: / { test = $3 } /^ *not ok/ && !seen[test]++ { print test }' "$log")
+for test in $failed; do
+    echo "# rerun: make vm K=$kernel T=$test"
+done
+exit 1
