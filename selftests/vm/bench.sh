@@ -1,0 +1,44 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Boot the stock 6.12 kernel and run tools/bench in it, on the module as it is
+# and on one with the other fan-out of the tree.
+set -eu
+
+here=$(dirname "$(realpath "$0")")
+top=$(realpath "$here/../..")
+out=$top/build/bench
+mkdir -p "$out"
+gcc -O2 -Wall -D_GNU_SOURCE -static -I"$top/uapi" "$top/tools/bench/bench.c" -o "$out/bench"
+ko=$("$here/build.sh" 6.12)
+cp "$ko" "$out/fanout-64.ko"
+ko=$("$here/build.sh" 6.12 NODE_SHIFT=9)
+cp "$ko" "$out/fanout-512.ko"
+cat >"$out/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs dev /dev
+for fanout in 64 512; do
+    echo
+    echo "=== Tree with $fanout slots a node ==="
+    /bin/busybox insmod /fanout-$fanout.ko && /bench && /bin/busybox rmmod cowmem || echo FAILED
+done
+/bin/busybox echo done >/dev/ttyS1
+/bin/busybox usleep 200000
+/bin/busybox poweroff -f
+INIT
+chmod +x "$out/init"
+mkdir -p "$out/bin"
+cp /bin/busybox "$out/bin/"
+rm -f "$out/initrd" "$out/verdict"
+(cd "$out" && printf '%s\n' init bench bin bin/busybox fanout-64.ko fanout-512.ko |
+    cpio -o -H newc --quiet) >"$out/initrd"
+root=$("$here/kernel.sh" 6.12)
+timeout "${TIMEOUT:-1800}" qemu-system-x86_64 \
+    -accel "${ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m 7168 \
+    -display none -nodefaults -no-reboot \
+    -kernel "$root/vmlinuz" -initrd "$out/initrd" \
+    -append "console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic" \
+    -serial stdio -serial "file:$out/verdict" </dev/null | stdbuf -oL tr -d '\r' | tee "$out/results.txt"
+[ "$(tr -d '\r\n' <"$out/verdict")" = done ] && ! grep -q FAILED "$out/results.txt"
