@@ -7,7 +7,7 @@ set -eu
 
 packages=(
     build-essential bc bison flex cpio file kmod libelf-dev libssl-dev
-    python3 rsync xz-utils
+    dwarves python3 rsync xz-utils
     busybox-static qemu-system-x86
     sparse dkms
     liblmdb-dev lmdb-utils
