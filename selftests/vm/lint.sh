@@ -42,4 +42,10 @@ verdict "checkpatch --strict, errors" "$work/log"
 perl "$source/scripts/kernel-doc" -none -Wall "$top"/module/*.[ch] \
     "$top"/uapi/linux/*.h >"$work/log" 2>&1 || true
 verdict "kernel-doc -none -Wall" "$work/log"
+# They are only run by make mutants: keep them from going stale.
+: >"$work/log"
+for patch in "$top"/selftests/mutants/*.patch; do
+    patch -s --dry-run -d "$top" -p1 <"$patch" >>"$work/log" 2>&1 || true
+done
+verdict "the mutants apply" "$work/log"
 exit $status
