@@ -37,8 +37,7 @@ struct page;
 /*
  * 64 slots: the first write to a page after a snapshot copies one leaf and, for
  * the first in a while, up to three nodes above; a node is 544 bytes, so the
- * index of a dense buffer is 0.2 % of it.  make bench measures 512 slots too:
- * README.md says what that gives and costs.
+ * index of a dense buffer is 0.2 % of it.  make bench measures 512 slots too.
  */
 #ifndef COWMEM_NODE_SHIFT
 #define COWMEM_NODE_SHIFT	6

@@ -22,7 +22,7 @@ cat >"$out/init" <<'INIT'
 for fanout in 64 512; do
     echo
     echo "=== Tree with $fanout slots a node ==="
-    /bin/busybox insmod /fanout-$fanout.ko && /bench && /bin/busybox rmmod cowmem || echo FAILED
+    /bin/busybox insmod /fanout-$fanout.ko && /bench; /bin/busybox rmmod cowmem || echo FAILED
 done
 /bin/busybox echo done >/dev/ttyS1
 /bin/busybox usleep 200000
