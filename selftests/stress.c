@@ -360,12 +360,21 @@ TEST_F_TIMEOUT(cut, snapshots_are_consistent_and_immutable, 900)
 /*
  * Origin and clone write the same page at the same time: each time one of them
  * becomes the last owner of the old page while the other still has it mapped.
+ * Each has two mappings: one to write, and one that has the old page mapped.
+ * In every other round the first has it mapped too (and the fault, which then
+ * begins with a read-only PTE, holds a reference to the old page meanwhile).
  */
 #define RACE_PAGES	32
+#define RACE_SIZE	(RACE_PAGES * PAGE)
+
+struct race_side {
+	int fd;
+	char *map;
+	char *seen;
+};
 
 struct race {
-	char *origin, *clone;
-	int clone_fd;
+	struct race_side sides[2];
 	pthread_barrier_t barrier;
 	uint64_t round;
 	atomic_uint at;
@@ -374,11 +383,11 @@ struct race {
 	unsigned long rounds;
 };
 
-enum { ORIGIN = 1, CLONE = 2 };
+enum { ORIGIN, CLONE };
 
 static uint64_t mark(uint64_t round, unsigned int who)
 {
-	return round * 4 + who;
+	return round * 2 + who;
 }
 
 /* Both at the same page, but not always at the same instruction. */
@@ -387,23 +396,26 @@ static void keep_step(struct race *race, unsigned int page, unsigned int who)
 	race->at++;
 	for (int spin = 0; spin < 20000 && race->at < 2 * (page + 1); spin++)
 		;
-	if (who == race->round % 2 + 1)
+	if (who == race->round % 2)
 		for (volatile unsigned int spin = race->round * 37 % 4000; spin; spin--)
 			;
 }
 
+static uint64_t race_load(const char *map, unsigned int page)
+{
+	return atomic_load((_Atomic uint64_t *)(map + page * PAGE));
+}
+
 static void race_write(struct race *race, unsigned int who)
 {
-	char *mine = who == ORIGIN ? race->origin : race->clone;
-	char *other = who == ORIGIN ? race->clone : race->origin;
+	struct race_side *mine = &race->sides[who], *other = &race->sides[!who];
+	uint64_t value = mark(race->round, who);
 
 	for (unsigned int i = 0; i < RACE_PAGES; i++) {
 		keep_step(race, i, who);
-		atomic_store((_Atomic uint64_t *)(mine + i * PAGE),
-			     mark(race->round, who));
+		atomic_store((_Atomic uint64_t *)(mine->map + i * PAGE), value);
 		/* The other side has the old page mapped, if not a new one. */
-		if (atomic_load((_Atomic uint64_t *)(other + i * PAGE)) ==
-		    mark(race->round, who))
+		if (race_load(other->seen, i) == value)
 			race->mixed++;
 	}
 }
@@ -421,32 +433,44 @@ static void *race_clone(void *data)
 	}
 }
 
-static bool race_round(int fd, struct race *race)
+/* @mapped: have the old page mapped where it is written, too. */
+static bool race_map(struct race_side *side, bool mapped)
 {
-	size_t size = RACE_PAGES * PAGE;
-
-	race->clone_fd = cow_snapshot(fd, COWMEM_WRITABLE);
-	if (race->clone_fd < 0)
-		return false;
-	race->clone = cow_map(race->clone_fd, size, PROT_READ | PROT_WRITE);
-	if (race->clone == MAP_FAILED)
+	side->map = cow_map(side->fd, RACE_SIZE, PROT_READ | PROT_WRITE);
+	side->seen = cow_map(side->fd, RACE_SIZE, PROT_READ);
+	if (side->map == MAP_FAILED || side->seen == MAP_FAILED)
 		return false;
 	for (unsigned int i = 0; i < RACE_PAGES; i++) {
-		*(volatile char *)(race->clone + i * PAGE);
-		*(volatile char *)(race->origin + i * PAGE);
+		race_load(side->seen, i);
+		if (mapped)
+			race_load(side->map, i);
 	}
+	return true;
+}
+
+static void race_unmap(struct race_side *side)
+{
+	munmap(side->map, RACE_SIZE);
+	munmap(side->seen, RACE_SIZE);
+}
+
+static bool race_round(struct race *race)
+{
+	race->sides[CLONE].fd = cow_snapshot(race->sides[ORIGIN].fd, COWMEM_WRITABLE);
+	for (unsigned int who = ORIGIN; who <= CLONE; who++)
+		if (!race_map(&race->sides[who], race->round % 2))
+			return false;
 	race->at = 0;
 	pthread_barrier_wait(&race->barrier);
 	race_write(race, ORIGIN);
 	pthread_barrier_wait(&race->barrier);
-	for (unsigned int i = 0; i < RACE_PAGES; i++) {
-		if (*(uint64_t *)(race->origin + i * PAGE) != mark(race->round, ORIGIN))
-			race->mixed++;
-		if (*(uint64_t *)(race->clone + i * PAGE) != mark(race->round, CLONE))
-			race->mixed++;
+	for (unsigned int who = ORIGIN; who <= CLONE; who++) {
+		for (unsigned int i = 0; i < RACE_PAGES; i++)
+			if (race_load(race->sides[who].map, i) != mark(race->round, who))
+				race->mixed++;
+		race_unmap(&race->sides[who]);
 	}
-	munmap(race->clone, size);
-	close(race->clone_fd);
+	close(race->sides[CLONE].fd);
 	return true;
 }
 
@@ -456,7 +480,7 @@ FIXTURE(clones) {
 
 FIXTURE_SETUP(clones)
 {
-	self->fd = cow_create(RACE_PAGES * PAGE, "race");
+	self->fd = cow_create(RACE_SIZE, "race");
 	ASSERT_GE(self->fd, 0);
 }
 
@@ -469,15 +493,13 @@ TEST_F_TIMEOUT(clones, are_isolated_while_both_write, 900)
 {
 	struct race race = { .rounds = snapshots_wanted(300) };
 	pthread_t writer;
-	int fd = self->fd;
 
-	race.origin = cow_map(fd, RACE_PAGES * PAGE, PROT_READ | PROT_WRITE);
-	ASSERT_NE(race.origin, MAP_FAILED);
-	memset(race.origin, 0, RACE_PAGES * PAGE);
+	race.sides[ORIGIN].fd = self->fd;
 	pthread_barrier_init(&race.barrier, NULL, 2);
 	pthread_create(&writer, NULL, race_clone, &race);
+	/* The first has holes in place of old pages. */
 	for (race.round = 1; race.round <= race.rounds && !race.mixed; race.round++)
-		ASSERT_TRUE(race_round(fd, &race));
+		ASSERT_TRUE(race_round(&race));
 	race.stop = true;
 	pthread_barrier_wait(&race.barrier);
 	pthread_join(writer, NULL);
