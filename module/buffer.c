@@ -9,6 +9,7 @@
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sort.h>
 
 #include "amplify.h"
 #include "buffer.h"
@@ -17,7 +18,7 @@
 
 static atomic64_t last_id;
 
-void cowmem_buffer_init(struct cowmem_buffer *buf)
+int cowmem_buffer_init(struct cowmem_buffer *buf, struct cowmem_buffer *origin)
 {
 	int i;
 
@@ -25,10 +26,12 @@ void cowmem_buffer_init(struct cowmem_buffer *buf)
 	for (i = 0; i < COWMEM_LEAF_LOCKS; i++)
 		mutex_init(&buf->leaf[i]);
 	spin_lock_init(&buf->tree_lock);
-	buf->tree.root = NULL;
+	buf->tree = (struct cowmem_tree){ };
 	buf->id = atomic64_inc_return(&last_id);
-	buf->account = buf->id;
+	buf->account = origin ? cowmem_account_get(origin->account) :
+		       cowmem_account_new(buf->id, buf->inode.i_uid);
 	buf->frozen = false;
+	buf->pinnable = false;
 	buf->holes_mapped = false;
 	atomic_long_set(&buf->faults, 0);
 	atomic_long_set(&buf->filled, 0);
@@ -37,6 +40,70 @@ void cowmem_buffer_init(struct cowmem_buffer *buf)
 	atomic_long_set(&buf->held, 0);
 	atomic_long_set(&buf->snapshots, 0);
 	buf->name[0] = '\0';
+	return buf->account ? 0 : -ENOMEM;
+}
+
+void cowmem_buffer_destroy(struct cowmem_buffer *buf)
+{
+	cowmem_tree_drop(&buf->tree);
+	if (buf->account)
+		cowmem_account_put(buf->account);
+}
+
+static int compare_buffers(const void *a, const void *b)
+{
+	struct cowmem_buffer *const *left = a, *const *right = b;
+
+	return *left < *right ? -1 : *left > *right;
+}
+
+/*
+ * The order alone avoids deadlocks.  Lockdep is told of it: of two, the second is
+ * of another class; more are taken under one more lock, as there are not enough
+ * classes.
+ */
+static DEFINE_MUTEX(many_mutex);
+
+static int lock_two(struct cowmem_buffer *first, struct cowmem_buffer *second)
+{
+	if (down_write_killable(&first->snap))
+		return -EINTR;
+	if (first == second)
+		return 0;
+	if (down_write_killable_nested(&second->snap, SINGLE_DEPTH_NESTING)) {
+		up_write(&first->snap);
+		return -EINTR;
+	}
+	return 0;
+}
+
+static int lock_many(struct cowmem_buffer **bufs, unsigned int nr)
+{
+	unsigned int i;
+
+	if (mutex_lock_killable(&many_mutex))
+		return -EINTR;
+	for (i = 0; i < nr; i++)
+		if (!i || bufs[i] != bufs[i - 1])
+			down_write_nest_lock(&bufs[i]->snap, &many_mutex);
+	return 0;
+}
+
+int cowmem_buffers_lock(struct cowmem_buffer **bufs, unsigned int nr)
+{
+	sort(bufs, nr, sizeof(*bufs), compare_buffers, NULL);
+	return nr == 2 ? lock_two(bufs[0], bufs[1]) : lock_many(bufs, nr);
+}
+
+void cowmem_buffers_unlock(struct cowmem_buffer **bufs, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		if (!i || bufs[i] != bufs[i - 1])
+			up_write(&bufs[i]->snap);
+	if (nr != 2)
+		mutex_unlock(&many_mutex);
 }
 
 static struct mutex *leaf_lock(struct cowmem_buffer *buf, pgoff_t index)
@@ -116,12 +183,12 @@ static struct page *page_to_store(struct cowmem_buffer *buf, pgoff_t index,
 		return ERR_PTR(-EIO);
 	if (old && page_reusable(buf, index, old, known))
 		return old;
-	page = reserve->page;
-	reserve->page = NULL;
+	page = cowmem_page_pop(&reserve->page);
 	if (!page)
-		page = cowmem_page_alloc(GFP_NOWAIT | (old ? 0 : __GFP_ZERO));
-	if (!page)
-		return ERR_PTR(-EAGAIN);
+		page = cowmem_page_alloc(buf->account,
+					 GFP_NOWAIT | (old ? 0 : __GFP_ZERO));
+	if (IS_ERR(page))
+		return page;
 	if (old && cowmem_page_copy(page, old)) {
 		cowmem_page_drop(page);
 		return ERR_PTR(-EIO);
@@ -156,6 +223,16 @@ static void page_replaced(struct cowmem_buffer *buf, pgoff_t index,
 			detach_page(buf, index, old);
 		cowmem_page_drop(old);
 	}
+}
+
+/* What was missing under the locks: -EAGAIN nodes, -ENOMEM a page. */
+static int reserve_missing(struct cowmem_reserve *reserve, int err)
+{
+	if (err == -EAGAIN)
+		return cowmem_reserve_fill(reserve);
+	if (err == -ENOMEM)
+		return cowmem_reserve_pages(reserve, 1);
+	return err;
 }
 
 static int page_own(struct cowmem_buffer *buf, pgoff_t index,
@@ -195,6 +272,7 @@ int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 {
 	int err;
 
+	reserve->account = buf->account;
 	for (;;) {
 		err = cowmem_buffer_lock(buf, index);
 		if (err)
@@ -206,37 +284,47 @@ int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 		if (!err)
 			return 0;
 		cowmem_buffer_unlock(buf, index);
-		if (err != -EAGAIN)
-			return err;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		err = cowmem_reserve_fill(reserve);
+		err = reserve_missing(reserve, err);
 		if (err)
 			return err;
 	}
 }
 
-/* Zero what the last page has beyond @end; with a full reserve. */
+int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
+		       struct cowmem_reserve *reserve)
+{
+	pgoff_t index = start >> PAGE_SHIFT;
+	struct page *page;
+	int err, retry;
+
+	reserve->account = buf->account;
+	do {
+		err = 0;
+		mutex_lock(leaf_lock(buf, index));
+		spin_lock(&buf->tree_lock);
+		page = cowmem_tree_lookup(&buf->tree, index);
+		spin_unlock(&buf->tree_lock);
+		if (page)
+			err = page_own(buf, index, NULL, reserve, &page);
+		if (page && !err)
+			memzero_page(page, offset_in_page(start), end - start);
+		mutex_unlock(leaf_lock(buf, index));
+		retry = err;
+		if (err)
+			err = reserve_missing(reserve, err);
+	} while (retry && !err);
+	return err;
+}
+
+/* Zero what the last page has beyond @end. */
 static int zero_tail(struct cowmem_buffer *buf, loff_t end,
 		     struct cowmem_reserve *reserve)
 {
-	pgoff_t index = end >> PAGE_SHIFT;
-	unsigned int offset = offset_in_page(end);
-	struct page *page;
-	int err = 0;
-
-	if (!offset)
+	if (PAGE_ALIGNED(end))
 		return 0;
-	mutex_lock(leaf_lock(buf, index));
-	spin_lock(&buf->tree_lock);
-	page = cowmem_tree_lookup(&buf->tree, index);
-	spin_unlock(&buf->tree_lock);
-	if (page)
-		err = page_own(buf, index, NULL, reserve, &page);
-	if (page && !err)
-		memzero_page(page, offset, PAGE_SIZE - offset);
-	mutex_unlock(leaf_lock(buf, index));
-	return err;
+	return cowmem_buffer_zero(buf, end, PAGE_ALIGN(end), reserve);
 }
 
 /* Wait for MAP_PRIVATE faults that still copy a page from @first on. */
@@ -259,19 +347,25 @@ static void wait_private_faults(struct cowmem_buffer *buf, pgoff_t first)
 	cowmem_zero_pages_wait();
 }
 
-/* Make holes of all that is beyond the end, under snap exclusive. */
+void cowmem_buffer_unmap_beyond(struct cowmem_buffer *buf, pgoff_t first)
+{
+	struct address_space *mapping = &buf->inode.i_data;
+
+	if (!mapping_mapped(mapping))
+		return;
+	unmap_mapping_range(mapping, (loff_t)first << PAGE_SHIFT, 0, 1);
+	wait_private_faults(buf, first);
+	unmap_mapping_range(mapping, (loff_t)first << PAGE_SHIFT, 0, 1);
+}
+
+/* Make holes of all that is beyond the end, with a reserve for one path. */
 static void cut_beyond_end(struct cowmem_buffer *buf,
 			   struct cowmem_reserve *reserve)
 {
 	pgoff_t first = cowmem_buffer_nr_pages(buf);
-	struct address_space *mapping = &buf->inode.i_data;
 	int err;
 
-	if (mapping_mapped(mapping)) {
-		unmap_mapping_range(mapping, (loff_t)first << PAGE_SHIFT, 0, 1);
-		wait_private_faults(buf, first);
-		unmap_mapping_range(mapping, (loff_t)first << PAGE_SHIFT, 0, 1);
-	}
+	cowmem_buffer_unmap_beyond(buf, first);
 	spin_lock(&buf->tree_lock);
 	err = cowmem_tree_cut(&buf->tree, first, reserve);
 	spin_unlock(&buf->tree_lock);
@@ -280,19 +374,19 @@ static void cut_beyond_end(struct cowmem_buffer *buf,
 
 int cowmem_buffer_resize(struct cowmem_buffer *buf, loff_t size)
 {
+	struct cowmem_reserve reserve = { .account = buf->account };
 	unsigned int noio = memalloc_noio_save();
-	struct cowmem_reserve reserve = { };
 	loff_t old_size;
 	int err;
 
-	err = cowmem_reserve_fill(&reserve);
-	if (err)
-		goto out;
 	err = -EINTR;
 	if (down_write_killable(&buf->snap))
 		goto out;
 	old_size = i_size_read(&buf->inode);
-	err = zero_tail(buf, min(size, old_size), &reserve);
+	/* One path for the tail, one is left for the cut. */
+	err = cowmem_reserve_fill(&reserve);
+	if (!err)
+		err = zero_tail(buf, min(size, old_size), &reserve);
 	if (!err) {
 		i_size_write(&buf->inode, size);
 		if (size < old_size)
@@ -307,18 +401,13 @@ out:
 
 int cowmem_buffer_extend(struct cowmem_buffer *buf)
 {
-	struct cowmem_reserve reserve = { };
+	struct cowmem_reserve reserve = { .account = buf->account };
 	int err;
 
-	err = cowmem_reserve_fill(&reserve);
-	if (err)
-		goto out;
-	err = -EINTR;
 	if (down_read_killable(&buf->snap))
-		goto out;
+		return -EINTR;
 	err = zero_tail(buf, i_size_read(&buf->inode), &reserve);
 	up_read(&buf->snap);
-out:
 	cowmem_reserve_release(&reserve);
 	return err;
 }

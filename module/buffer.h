@@ -6,10 +6,13 @@
  *
  * Locks, outermost first
  * ----------------------
- *	inode lock	write(), truncate: one size change at a time
+ *	inode lock	write(), truncate, fallocate(), restore, clone: one size
+ *			change at a time
  *	mmap_lock, VMA lock
  *	buf->snap	shared: faults and writes, while they change or map a
- *			page; exclusive: snapshot, truncate, sizing by mmap
+ *			page; exclusive: snapshot, restore, clone, dedupe, diff,
+ *			truncate, fallocate(), sizing by mmap.  Of several
+ *			buffers in the order of their addresses
  *	buf->leaf[]	one of a few, by leaf: who may replace or map a page
  *	page lock	of a page that a MAP_PRIVATE fault copies, see below
  *	buf->tree_lock	the tree; nothing sleeps under it
@@ -29,7 +32,7 @@
  * Two faults below one shared node, in different leaves: tree_lock.  The second
  * finds the node exclusive.
  *
- * Any fault or write against snapshot, truncate: snap.  When the snapshot has
+ * Any fault or write against what has snap exclusive: snap.  When the snapshot has
  * it, every PTE that was allowed is installed, and none is allowed until the
  * cut is done.  So one pass of revocation finds them all, and everything that
  * happened before any store in the snapshot is in it too: the cut is the moment
@@ -42,6 +45,14 @@
  * The last owner reads "1" with acquire, and in case of a page that had been
  * shared also that nobody holds a reference: a PTE, a pin, a pipe and a reader
  * of the other buffer all hold one.
+ *
+ * Restore, clone, dedupe, punch, all through cowmem_replace(): what comes in is
+ * prepared as a tree of its own, with all that can fail; then the PTEs of what
+ * differs are revoked, and it is grafted on, under tree_lock.  No fault and no
+ * snapshot sees a part of it, because of snap; a read() may, page by page.
+ *
+ * Two-buffer operations in both directions, and groups: they hold all snap
+ * locks that they need before they look at anything.
  *
  * GUP pins against snapshot: the PTE is zapped first, then the references are
  * read; GUP takes the reference first, then reads the PTE again.  A pin that
@@ -57,8 +68,11 @@
  * MAP_PRIVATE write faults: the core copies the page after our locks are
  * dropped, under the page lock that the fault returned.  Truncate waits for
  * those locks before it unmaps for the second time, else a private copy could
- * stay beyond the end; who replaces a page waits for its lock too, so truncate
- * need not know it.
+ * stay beyond the end; who replaces a page, one or a range, waits for its lock
+ * too, so truncate need not know it.
+ *
+ * Pages against the limit of their account: one atomic counter, raised before
+ * the page is allocated, by who may.
  *
  * Close: the last handle or mapping holds the file, so nothing else can run on
  * the buffer, and it has no PTEs.
@@ -79,6 +93,7 @@
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 
+#include "account.h"
 #include "tree.h"
 
 #define COWMEM_LEAF_LOCKS	16
@@ -93,9 +108,10 @@
  * @tree_lock: protects @tree; its granted marks are also stable under @snap
  *	exclusive, and only changed there or under both locks
  * @tree: the pages
+ * @account: what its pages count for; constant
  * @id: never used twice while the module is loaded; constant
- * @account: number of the account; constant
  * @frozen: content and size never change again; constant once a file exists
+ * @pinnable: mappings allow long-term write pins; constant once a file exists
  * @holes_mapped: the zero page may be mapped somewhere; set under the leaf lock
  *	of the hole, never cleared
  * @faults: counter, as the following: see struct cowmem_stat
@@ -112,9 +128,10 @@ struct cowmem_buffer {
 	struct mutex leaf[COWMEM_LEAF_LOCKS];
 	spinlock_t tree_lock;
 	struct cowmem_tree tree;
+	struct cowmem_account *account;
 	u64 id;
-	u64 account;
 	bool frozen;
+	bool pinnable;
 	bool holes_mapped;
 	atomic_long_t faults;
 	atomic_long_t filled;
@@ -139,8 +156,19 @@ static inline struct cowmem_buffer *cowmem_file_buffer(struct file *file)
 /**
  * cowmem_buffer_init() - set up what the inode does not
  * @buf: a new buffer
+ * @origin: the buffer whose account it shares, or NULL for one of its own
+ *
+ * Return: 0 or -ENOMEM; then cowmem_buffer_destroy() is needed all the same.
  */
-void cowmem_buffer_init(struct cowmem_buffer *buf);
+int cowmem_buffer_init(struct cowmem_buffer *buf, struct cowmem_buffer *origin);
+
+/**
+ * cowmem_buffer_destroy() - free what the inode does not
+ * @buf: a buffer that nobody knows any more
+ *
+ * Context: may sleep.
+ */
+void cowmem_buffer_destroy(struct cowmem_buffer *buf);
 
 /**
  * cowmem_buffer_lock() - keep a page from being replaced or mapped
@@ -158,6 +186,23 @@ int cowmem_buffer_lock(struct cowmem_buffer *buf, pgoff_t index);
  * @index: the same page index
  */
 void cowmem_buffer_unlock(struct cowmem_buffer *buf, pgoff_t index);
+
+/**
+ * cowmem_buffers_lock() - take the snap locks of several buffers, exclusive
+ * @bufs: the buffers; sorted afterwards; one may be there twice
+ * @nr: how many
+ *
+ * Context: may sleep.
+ * Return: 0, or -EINTR on a fatal signal.
+ */
+int cowmem_buffers_lock(struct cowmem_buffer **bufs, unsigned int nr);
+
+/**
+ * cowmem_buffers_unlock() - undo cowmem_buffers_lock()
+ * @bufs: as it left them
+ * @nr: how many
+ */
+void cowmem_buffers_unlock(struct cowmem_buffer **bufs, unsigned int nr);
 
 /**
  * cowmem_buffer_nr_pages() - size of the buffer in pages, rounded up
@@ -203,7 +248,8 @@ struct page *cowmem_buffer_page(struct cowmem_buffer *buf, pgoff_t index);
  * writes to a buffer goes through here.
  *
  * Context: may sleep; on success snap is held shared, and the leaf lock.
- * Return: 0, -ERANGE (@bounded, and beyond the end), -EIO, -ENOMEM or -EINTR.
+ * Return: 0, -ERANGE (@bounded, and beyond the end), -EIO, -ENOMEM, -ENOSPC or
+ * -EINTR.
  */
 int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 		      struct page *known, bool bounded,
@@ -230,7 +276,7 @@ void cowmem_buffer_revoke(struct cowmem_buffer *buf, pgoff_t index, pgoff_t nr);
  * buffer ever grows again.
  *
  * Context: may sleep.
- * Return: 0, -ENOMEM, -EIO or -EINTR; then nothing has changed.
+ * Return: 0, -ENOMEM, -ENOSPC, -EIO or -EINTR; then nothing has changed.
  */
 int cowmem_buffer_resize(struct cowmem_buffer *buf, loff_t size);
 
@@ -242,9 +288,33 @@ int cowmem_buffer_resize(struct cowmem_buffer *buf, loff_t size);
  * the end: it must not appear when the buffer grows.
  *
  * Context: may sleep.
- * Return: 0, -ENOMEM, -EIO or -EINTR.
+ * Return: 0, -ENOMEM, -ENOSPC, -EIO or -EINTR.
  */
 int cowmem_buffer_extend(struct cowmem_buffer *buf);
+
+/**
+ * cowmem_buffer_zero() - zero a part of a page
+ * @buf: the buffer, not frozen, with snap held and the inode lock
+ * @start: first byte
+ * @end: behind the last byte, at most the end of the same page
+ * @reserve: where to take a page and nodes from; filled as needed
+ *
+ * Context: may sleep.
+ * Return: 0, -ENOMEM, -ENOSPC or -EIO.
+ */
+int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
+		       struct cowmem_reserve *reserve);
+
+/**
+ * cowmem_buffer_unmap_beyond() - unmap all from an index on, for ever
+ * @buf: the buffer, with snap exclusive
+ * @first: page index
+ *
+ * Private copies of MAP_PRIVATE mappings go too, and nobody is about to make one.
+ *
+ * Context: may sleep.
+ */
+void cowmem_buffer_unmap_beyond(struct cowmem_buffer *buf, pgoff_t first);
 
 /**
  * cowmem_buffer_set_size() - give a buffer of size 0 a size

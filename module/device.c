@@ -3,18 +3,23 @@
  * The misc device and the ioctls: the only file that copies structs from and
  * to user space.  What they promise is in uapi/linux/cowmem.h.
  */
+#include <linux/capability.h>
 #include <linux/cowmem.h>
+#include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/uaccess.h>
 
 #include "compat.h"
 #include "device.h"
+#include "diff.h"
 #include "file.h"
 #include "fs.h"
+#include "replace.h"
 #include "snapshot.h"
 #include "stats.h"
 #include "vm.h"
@@ -30,13 +35,26 @@ static_assert(sizeof(struct cowmem_diff) == 32);
 static_assert(sizeof(struct cowmem_limit) == 16);
 static_assert(sizeof(struct cowmem_stat) == 192);
 
-/* One ioctl in progress: the handle that it is made on, a file to return (or
- * NULL) with the fd reserved for it, and the struct of the caller.
+/* A file to return, with the fd reserved for it. */
+struct new_file {
+	struct file *file;
+	int fd;
+};
+
+/* Most buffers in a group: what one call may hold locked at a time. */
+#define MAX_MEMBERS	64
+
+/* One ioctl in progress: the handle that it is made on, files to return, and the
+ * struct of the caller.
  */
+struct group;
+
 struct cowmem_command {
 	struct file *handle;
-	struct file *new_file;
-	int new_fd;
+	struct group *group;
+	struct new_file *new_files;
+	unsigned int nr_new;
+	struct new_file new_file;
 	union {
 		struct {
 			__u32 size;
@@ -57,36 +75,62 @@ struct cowmem_command {
 static int command_new_file(struct cowmem_command *cmd,
 			    struct cowmem_buffer *buf, int open_flags)
 {
+	struct file *file;
 	int fd;
 
 	fd = get_unused_fd_flags(cmd->arg.flags & COWMEM_CLOEXEC ? O_CLOEXEC : 0);
 	if (fd < 0)
 		return fd;
-	cmd->new_file = cowmem_fs_file(cowmem_fs_mount(cmd->handle), buf,
-				       open_flags);
-	if (IS_ERR(cmd->new_file)) {
-		int err = PTR_ERR(cmd->new_file);
-
-		cmd->new_file = NULL;
+	file = cowmem_fs_file(cowmem_fs_mount(cmd->handle), buf, open_flags);
+	if (IS_ERR(file)) {
 		put_unused_fd(fd);
-		return err;
+		return PTR_ERR(file);
 	}
-	cmd->new_fd = fd;
-	return 0;
+	cmd->new_files[cmd->nr_new++] = (struct new_file){ file, fd };
+	return fd;
 }
 
 static void command_publish(struct cowmem_command *cmd)
 {
-	if (cmd->new_file)
-		fd_install(cmd->new_fd, cmd->new_file);
+	unsigned int i;
+
+	for (i = 0; i < cmd->nr_new; i++)
+		fd_install(cmd->new_files[i].fd, cmd->new_files[i].file);
 }
 
 static void command_abort(struct cowmem_command *cmd)
 {
-	if (!cmd->new_file)
-		return;
-	put_unused_fd(cmd->new_fd);
-	fput(cmd->new_file);
+	unsigned int i;
+
+	for (i = 0; i < cmd->nr_new; i++) {
+		put_unused_fd(cmd->new_files[i].fd);
+		fput(cmd->new_files[i].file);
+	}
+}
+
+/* The handle behind an fd of the caller, to be put, or an ERR_PTR. */
+static struct file *get_handle(int fd)
+{
+	struct file *file = fget(fd);
+
+	if (!file)
+		return ERR_PTR(-EBADF);
+	if (!cowmem_fs_buffer_of(file)) {
+		fput(file);
+		return ERR_PTR(-EBADF);
+	}
+	return file;
+}
+
+static struct file *get_readable(int fd)
+{
+	struct file *file = get_handle(fd);
+
+	if (!IS_ERR(file) && !(file->f_mode & FMODE_READ)) {
+		fput(file);
+		return ERR_PTR(-EACCES);
+	}
+	return file;
 }
 
 static bool name_valid(const char name[COWMEM_NAME_MAX])
@@ -101,9 +145,14 @@ static int do_query(struct cowmem_command *cmd)
 
 	query->abi = COWMEM_ABI;
 	query->page_size = PAGE_SIZE;
-	query->features = COWMEM_FEATURE_SNAPSHOT;
+	query->features = COWMEM_FEATURE_SNAPSHOT | COWMEM_FEATURE_RANGE |
+			  COWMEM_FEATURE_GROUP | COWMEM_FEATURE_RESTORE |
+			  COWMEM_FEATURE_IN_PLACE | COWMEM_FEATURE_DIFF |
+			  COWMEM_FEATURE_SHARING | COWMEM_FEATURE_LIMIT |
+			  COWMEM_FEATURE_PINNABLE | COWMEM_FEATURE_CLONE |
+			  COWMEM_FEATURE_DEDUPE | COWMEM_FEATURE_FALLOCATE;
 	query->max_size = COWMEM_MAX_SIZE;
-	query->max_members = 0;
+	query->max_members = MAX_MEMBERS;
 	query->__reserved = 0;
 	return 0;
 }
@@ -112,30 +161,27 @@ static int do_create(struct cowmem_command *cmd)
 {
 	struct cowmem_create *create = &cmd->arg.create;
 	struct cowmem_buffer *buf;
-	int err;
 
 	if (!name_valid(create->name) || create->__reserved)
 		return -EINVAL;
 	if (create->length > COWMEM_MAX_SIZE)
 		return -EFBIG;
-	if (create->flags & COWMEM_PINNABLE)
-		return -EOPNOTSUPP;
-	buf = cowmem_fs_buffer(cowmem_fs_mount(cmd->handle));
+	buf = cowmem_fs_buffer(cowmem_fs_mount(cmd->handle), NULL);
 	if (IS_ERR(buf))
 		return PTR_ERR(buf);
 	strscpy(buf->name, create->name, sizeof(buf->name));
+	buf->pinnable = create->flags & COWMEM_PINNABLE;
 	i_size_write(&buf->inode, create->length);
-	err = command_new_file(cmd, buf, O_RDWR);
-	create->fd = cmd->new_fd;
+	create->fd = command_new_file(cmd, buf, O_RDWR);
 	iput(&buf->inode);
-	return err;
+	return min(create->fd, 0);
 }
 
 static int do_file(struct cowmem_command *cmd)
 {
 	struct cowmem_buffer *buf = cowmem_file_buffer(cmd->handle);
 	bool rdonly = cmd->arg.flags & COWMEM_RDONLY;
-	int err;
+	int fd;
 
 	if (cmd->arg.file.__reserved)
 		return -EINVAL;
@@ -144,75 +190,277 @@ static int do_file(struct cowmem_command *cmd)
 	if (!(cmd->handle->f_mode & FMODE_READ) ||
 	    (!rdonly && !(cmd->handle->f_mode & FMODE_WRITE)))
 		return -EACCES;
-	err = command_new_file(cmd, buf, rdonly ? O_RDONLY : O_RDWR);
-	cmd->arg.file.fd = cmd->new_fd;
+	fd = command_new_file(cmd, buf, rdonly ? O_RDONLY : O_RDWR);
+	cmd->arg.file.fd = fd;
+	return min(fd, 0);
+}
+
+/* A new buffer for a snapshot of @origin, and its file. */
+static int new_snapshot(struct cowmem_command *cmd, struct cowmem_buffer *origin,
+			struct cowmem_shot *shot)
+{
+	const char *name = cmd->arg.snapshot.name;
+	bool writable = cmd->arg.flags & COWMEM_WRITABLE;
+	struct cowmem_buffer *buf;
+	int fd;
+
+	buf = cowmem_fs_buffer(cowmem_fs_mount(cmd->handle), origin);
+	if (IS_ERR(buf))
+		return PTR_ERR(buf);
+	strscpy(buf->name, name[0] ? name : origin->name, sizeof(buf->name));
+	if (writable) {
+		buf->pinnable = origin->pinnable;
+	} else {
+		buf->frozen = true;
+		/* What the core checks before anybody may write. */
+		buf->inode.i_flags |= S_IMMUTABLE;
+	}
+	fd = command_new_file(cmd, buf, writable ? O_RDWR : O_RDONLY);
+	/* The file has it, if there is one. */
+	iput(&buf->inode);
+	shot->buf = origin;
+	shot->snapshot = buf;
+	return fd;
+}
+
+static int snapshot_handle(struct cowmem_command *cmd)
+{
+	struct cowmem_snapshot *snapshot = &cmd->arg.snapshot;
+	struct cowmem_shot shot = {
+		.offset = snapshot->offset,
+		.length = snapshot->length,
+	};
+	int fd;
+
+	if (!(cmd->handle->f_mode & FMODE_READ))
+		return -EACCES;
+	fd = new_snapshot(cmd, cowmem_file_buffer(cmd->handle), &shot);
+	if (fd < 0)
+		return fd;
+	snapshot->fd = fd;
+	return cowmem_snapshot_take(&shot, 1);
+}
+
+/* A group snapshot in progress. */
+struct group {
+	unsigned int nr;
+	struct cowmem_member members[MAX_MEMBERS];
+	struct cowmem_shot shots[MAX_MEMBERS];
+	struct file *origins[MAX_MEMBERS];
+	struct new_file files[MAX_MEMBERS];
+};
+
+static bool group_has(const struct group *group, unsigned int nr,
+		      struct cowmem_buffer *buf)
+{
+	while (nr--)
+		if (cowmem_file_buffer(group->origins[nr]) == buf)
+			return true;
+	return false;
+}
+
+static int group_get_origins(struct group *group)
+{
+	unsigned int i;
+
+	for (i = 0; i < group->nr; i++) {
+		struct file *file = get_readable(group->members[i].fd);
+
+		if (IS_ERR(file))
+			return PTR_ERR(file);
+		group->origins[i] = file;
+		if (group_has(group, i, cowmem_file_buffer(file)))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static int group_take(struct cowmem_command *cmd, struct group *group)
+{
+	unsigned int i;
+	int err;
+
+	err = group_get_origins(group);
+	if (err)
+		return err;
+	for (i = 0; i < group->nr; i++) {
+		struct cowmem_member *member = &group->members[i];
+		int fd;
+
+		group->shots[i].offset = member->offset;
+		group->shots[i].length = member->length;
+		fd = new_snapshot(cmd, cowmem_file_buffer(group->origins[i]),
+				  &group->shots[i]);
+		if (fd < 0)
+			return fd;
+		member->snapshot_fd = fd;
+	}
+	return cowmem_snapshot_take(group->shots, group->nr);
+}
+
+static int snapshot_group(struct cowmem_command *cmd)
+{
+	struct cowmem_snapshot *snapshot = &cmd->arg.snapshot;
+	void __user *user = u64_to_user_ptr(snapshot->members);
+	size_t size = snapshot->nr_members * sizeof(struct cowmem_member);
+	struct group *group;
+	int err;
+
+	if (snapshot->nr_members > MAX_MEMBERS)
+		return -EINVAL;
+	group = kzalloc(sizeof(*group), GFP_KERNEL);
+	if (!group)
+		return -ENOMEM;
+	cmd->group = group;
+	cmd->new_files = group->files;
+	group->nr = snapshot->nr_members;
+	if (copy_from_user(group->members, user, size) ||
+	    fault_in_safe_writeable(user, size))
+		return -EFAULT;
+	err = group_take(cmd, group);
+	if (!err && copy_to_user(user, group->members, size))
+		err = -EFAULT;
 	return err;
 }
 
-static int snapshot_check(struct cowmem_command *cmd)
+static void command_free_group(struct cowmem_command *cmd)
+{
+	struct group *group = cmd->group;
+	unsigned int i;
+
+	if (!group)
+		return;
+	for (i = 0; i < group->nr && group->origins[i]; i++)
+		fput(group->origins[i]);
+	kfree(group);
+}
+
+static int do_snapshot(struct cowmem_command *cmd)
 {
 	struct cowmem_snapshot *snapshot = &cmd->arg.snapshot;
-	u64 size = i_size_read(&cowmem_file_buffer(cmd->handle)->inode);
 
 	if (!name_valid(snapshot->name))
 		return -EINVAL;
 	if (!snapshot->nr_members != !snapshot->members)
 		return -EINVAL;
-	if (snapshot->nr_members)
-		return snapshot->offset || snapshot->length ? -EINVAL : -EOPNOTSUPP;
-	if (!PAGE_ALIGNED(snapshot->offset) || snapshot->offset > size ||
-	    snapshot->length > size - snapshot->offset)
+	if (!snapshot->nr_members)
+		return snapshot_handle(cmd);
+	if (snapshot->offset || snapshot->length)
 		return -EINVAL;
-	if (!PAGE_ALIGNED(snapshot->length) &&
-	    snapshot->offset + snapshot->length != size)
+	return snapshot_group(cmd);
+}
+
+/* Offsets and lengths that no buffer can have. */
+static bool range_valid(u64 offset, u64 length)
+{
+	return PAGE_ALIGNED(offset | length) && offset <= COWMEM_MAX_SIZE &&
+	       length <= COWMEM_MAX_SIZE - offset;
+}
+
+static int restore_from(struct cowmem_command *cmd, struct file *source)
+{
+	const struct cowmem_restore *restore = &cmd->arg.restore;
+	struct cowmem_copy copy = {
+		.buf = cowmem_file_buffer(cmd->handle),
+		.source = cowmem_file_buffer(source),
+		.offset = restore->offset,
+		.source_offset = restore->source_offset,
+		.length = restore->length,
+		.how = restore->flags & COWMEM_IN_PLACE ?
+		       COWMEM_REPLACE_IN_PLACE : COWMEM_REPLACE,
+	};
+	struct inode *inode = &copy.buf->inode;
+	int err;
+
+	inode_lock(inode);
+	err = cowmem_copy(&copy);
+	if (!err)
+		inode_set_mtime_ctime_current(inode);
+	inode_unlock(inode);
+	return err;
+}
+
+static int do_restore(struct cowmem_command *cmd)
+{
+	const struct cowmem_restore *restore = &cmd->arg.restore;
+	struct file *source;
+	int err;
+
+	if (restore->__reserved ||
+	    !range_valid(restore->offset, restore->length) ||
+	    !range_valid(restore->source_offset, restore->length))
 		return -EINVAL;
-	if (snapshot->offset || (snapshot->length && snapshot->length != size))
-		return -EOPNOTSUPP;
-	if (!(cmd->handle->f_mode & FMODE_READ))
+	if (!restore->length && (restore->offset || restore->source_offset))
+		return -EINVAL;
+	if (cowmem_file_buffer(cmd->handle)->frozen)
+		return -EPERM;
+	if (!(cmd->handle->f_mode & FMODE_WRITE))
 		return -EACCES;
+	source = get_readable(restore->source);
+	if (IS_ERR(source))
+		return PTR_ERR(source);
+	err = restore_from(cmd, source);
+	fput(source);
+	return err;
+}
+
+/* What one call lists at most: more takes another. */
+#define MAX_EXTENTS	1024U
+
+static int diff_with(struct cowmem_command *cmd, struct file *other)
+{
+	struct cowmem_diff *diff = &cmd->arg.diff;
+	unsigned int nr = min(diff->nr_extents, MAX_EXTENTS);
+	struct cowmem_extent *extents;
+	int ret;
+
+	extents = kvcalloc(nr, sizeof(*extents), GFP_KERNEL);
+	if (!extents)
+		return -ENOMEM;
+	ret = cowmem_diff(cowmem_file_buffer(cmd->handle),
+			  cowmem_file_buffer(other), &diff->cursor, extents, nr);
+	if (ret > 0 && copy_to_user(u64_to_user_ptr(diff->extents), extents,
+				    ret * sizeof(*extents)))
+		ret = -EFAULT;
+	kvfree(extents);
+	if (ret < 0)
+		return ret;
+	diff->nr_extents = ret;
 	return 0;
 }
 
-static int do_snapshot(struct cowmem_command *cmd)
+static int do_diff(struct cowmem_command *cmd)
 {
-	struct cowmem_buffer *origin = cowmem_file_buffer(cmd->handle);
-	struct cowmem_snapshot *snapshot = &cmd->arg.snapshot;
-	bool writable = cmd->arg.flags & COWMEM_WRITABLE;
-	struct cowmem_buffer *buf;
+	const struct cowmem_diff *diff = &cmd->arg.diff;
+	struct file *other;
 	int err;
 
-	err = snapshot_check(cmd);
-	if (err)
-		return err;
-	buf = cowmem_fs_buffer(cowmem_fs_mount(cmd->handle));
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
-	strscpy(buf->name, snapshot->name[0] ? snapshot->name : origin->name,
-		sizeof(buf->name));
-	if (!writable) {
-		buf->frozen = true;
-		/* What the core checks before anybody may write. */
-		buf->inode.i_flags |= S_IMMUTABLE;
-	}
-	err = command_new_file(cmd, buf, writable ? O_RDWR : O_RDONLY);
-	if (!err)
-		err = cowmem_snapshot_take(origin, buf);
-	snapshot->fd = cmd->new_fd;
-	iput(&buf->inode);
+	if (!diff->nr_extents || !PAGE_ALIGNED(diff->cursor))
+		return -EINVAL;
+	if (!(cmd->handle->f_mode & FMODE_READ))
+		return -EACCES;
+	other = get_readable(diff->other);
+	if (IS_ERR(other))
+		return PTR_ERR(other);
+	err = diff_with(cmd, other);
+	fput(other);
 	return err;
+}
+
+static int do_limit(struct cowmem_command *cmd)
+{
+	struct cowmem_account *account = cowmem_file_buffer(cmd->handle)->account;
+
+	if (!uid_eq(current_euid(), account->uid) && !capable(CAP_SYS_RESOURCE))
+		return -EPERM;
+	WRITE_ONCE(account->limit, cmd->arg.limit.limit);
+	return 0;
 }
 
 static int do_stat(struct cowmem_command *cmd)
 {
-	if (cmd->arg.flags & COWMEM_SHARING)
-		return -EOPNOTSUPP;
 	cowmem_stats_fill(cowmem_file_buffer(cmd->handle), &cmd->arg.stat);
 	return 0;
-}
-
-static int do_unsupported(struct cowmem_command *cmd)
-{
-	return -EOPNOTSUPP;
 }
 
 /**
@@ -246,10 +494,10 @@ static const struct cowmem_op ops[] = {
 	COWMEM_OP(COWMEM_SNAPSHOT, cowmem_snapshot, name,
 		  COWMEM_CLOEXEC | COWMEM_WRITABLE, do_snapshot),
 	COWMEM_OP(COWMEM_RESTORE, cowmem_restore, length,
-		  COWMEM_IN_PLACE, do_unsupported),
-	COWMEM_OP(COWMEM_DIFF, cowmem_diff, cursor, 0, do_unsupported),
+		  COWMEM_IN_PLACE, do_restore),
+	COWMEM_OP(COWMEM_DIFF, cowmem_diff, cursor, 0, do_diff),
 	COWMEM_OP(COWMEM_STAT, cowmem_stat, name, COWMEM_SHARING, do_stat),
-	COWMEM_OP(COWMEM_LIMIT, cowmem_limit, limit, 0, do_unsupported),
+	COWMEM_OP(COWMEM_LIMIT, cowmem_limit, limit, 0, do_limit),
 };
 
 static int command_run(struct cowmem_command *cmd, const struct cowmem_op *op,
@@ -284,9 +532,10 @@ static int command_run(struct cowmem_command *cmd, const struct cowmem_op *op,
 
 long cowmem_device_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 {
-	struct cowmem_command cmd = { .handle = file, .new_fd = -1 };
+	struct cowmem_command cmd = { .handle = file };
 	int err;
 
+	cmd.new_files = &cmd.new_file;
 	if (_IOC_TYPE(nr) != COWMEM_IOC_TYPE || _IOC_NR(nr) >= ARRAY_SIZE(ops) ||
 	    nr != _IO(COWMEM_IOC_TYPE, _IOC_NR(nr)))
 		return -ENOTTY;
@@ -295,6 +544,7 @@ long cowmem_device_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 		command_abort(&cmd);
 	else
 		command_publish(&cmd);
+	command_free_group(&cmd);
 	return err;
 }
 
@@ -305,7 +555,7 @@ static int cowmem_device_open(struct inode *inode, struct file *file)
 
 	if (IS_ERR(mnt))
 		return PTR_ERR(mnt);
-	buf = cowmem_fs_buffer(mnt);
+	buf = cowmem_fs_buffer(mnt, NULL);
 	if (IS_ERR(buf)) {
 		cowmem_fs_unpin();
 		return PTR_ERR(buf);
@@ -325,7 +575,7 @@ static int cowmem_device_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static const struct file_operations device_fops = {
+const struct file_operations cowmem_device_ops = {
 	.owner		= THIS_MODULE,
 	.open		= cowmem_device_open,
 	.release	= cowmem_device_release,
@@ -345,7 +595,7 @@ static struct miscdevice device = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "cowmem",
 	.mode	= 0600,
-	.fops	= &device_fops,
+	.fops	= &cowmem_device_ops,
 };
 
 int cowmem_device_init(void)

@@ -6,6 +6,9 @@
 #define _COWMEM_DEVICE_H
 
 struct file;
+struct file_operations;
+
+extern const struct file_operations cowmem_device_ops;
 
 long cowmem_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 

@@ -9,12 +9,16 @@
 #include <linux/sched/signal.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
+/* Wants types that it does not include. */
+#include <linux/falloc.h>
 
 #include "buffer.h"
 #include "compat.h"
 #include "device.h"
 #include "file.h"
 #include "page.h"
+#include "range.h"
+#include "remap.h"
 #include "stats.h"
 #include "vm.h"
 
@@ -238,6 +242,45 @@ int cowmem_file_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	return 0;
 }
 
+static long cowmem_file_fallocate(struct file *file, int mode, loff_t offset,
+				  loff_t length)
+{
+	struct inode *inode = file_inode(file);
+	struct cowmem_buffer *buf = cowmem_buffer_of(inode);
+	bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
+	int err;
+
+	if (offset > COWMEM_MAX_SIZE || length > COWMEM_MAX_SIZE - offset)
+		return -EFBIG;
+	inode_lock(inode);
+	err = keep_size ? 0 : inode_newsize_ok(inode, offset + length);
+	if (!err)
+		err = file_remove_privs(file);
+	if (err)
+		goto unlock;
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		err = cowmem_range_fill(buf, offset, length, keep_size);
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+		err = cowmem_range_punch(buf, offset, length);
+		break;
+	case FALLOC_FL_ZERO_RANGE:
+		err = cowmem_range_zero(buf, offset, length, keep_size);
+		break;
+	case FALLOC_FL_UNSHARE_RANGE:
+		err = cowmem_range_unshare(buf, offset, length, keep_size);
+		break;
+	default:
+		err = -EOPNOTSUPP;
+	}
+	if (!err)
+		inode_set_mtime_ctime_current(inode);
+unlock:
+	inode_unlock(inode);
+	return err;
+}
+
 static int cowmem_file_open(struct inode *inode, struct file *file)
 {
 	file->private_data = cowmem_buffer_of(inode);
@@ -300,6 +343,9 @@ const struct file_operations cowmem_file_ops = {
 	.splice_write	= iter_file_splice_write,
 	.mmap		= cowmem_vm_mmap,
 	.fsync		= cowmem_file_fsync,
+	.fallocate	= cowmem_file_fallocate,
+	.remap_file_range = cowmem_remap_file_range,
+	.copy_file_range = cowmem_copy_file_range,
 	.unlocked_ioctl	= cowmem_device_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
 	.show_fdinfo	= cowmem_stats_show,

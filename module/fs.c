@@ -20,6 +20,7 @@
 #include <linux/slab.h>
 
 #include "compat.h"
+#include "device.h"
 #include "file.h"
 #include "fs.h"
 
@@ -47,7 +48,7 @@ static void cowmem_evict_inode(struct inode *inode)
 	clear_inode(inode);
 	/* No file is left, so no mapping and no PTE: see buffer.h, Close. */
 	if (S_ISREG(inode->i_mode))
-		cowmem_tree_drop(&cowmem_buffer_of(inode)->tree);
+		cowmem_buffer_destroy(cowmem_buffer_of(inode));
 }
 
 static const struct super_operations cowmem_super_ops = {
@@ -106,7 +107,7 @@ static struct file_system_type cowmem_fs_type = {
 	.kill_sb		= kill_anon_super,
 };
 
-static void inode_init_buffer(struct inode *inode)
+static int inode_init_buffer(struct inode *inode, struct cowmem_buffer *origin)
 {
 	inode->i_ino = get_next_ino();
 	inode->i_mode = S_IFREG | 0600;
@@ -118,7 +119,7 @@ static void inode_init_buffer(struct inode *inode)
 	simple_inode_init_ts(inode);
 	/* No name in any directory: nobody can link it to one. */
 	clear_nlink(inode);
-	cowmem_buffer_init(cowmem_buffer_of(inode));
+	return cowmem_buffer_init(cowmem_buffer_of(inode), origin);
 }
 
 struct vfsmount *cowmem_fs_pin(void)
@@ -133,6 +134,13 @@ void cowmem_fs_unpin(void)
 	simple_release_fs(&pinned_mount, &pinned_count);
 }
 
+struct cowmem_buffer *cowmem_fs_buffer_of(struct file *file)
+{
+	if (file->f_op != &cowmem_file_ops && file->f_op != &cowmem_device_ops)
+		return NULL;
+	return cowmem_file_buffer(file);
+}
+
 struct vfsmount *cowmem_fs_mount(struct file *handle)
 {
 	/* A handle of the device is of another file system, and has a pin. */
@@ -141,13 +149,17 @@ struct vfsmount *cowmem_fs_mount(struct file *handle)
 	return pinned_mount;
 }
 
-struct cowmem_buffer *cowmem_fs_buffer(struct vfsmount *mnt)
+struct cowmem_buffer *cowmem_fs_buffer(struct vfsmount *mnt,
+				       struct cowmem_buffer *origin)
 {
 	struct inode *inode = new_inode(mnt->mnt_sb);
 
 	if (!inode)
 		return ERR_PTR(-ENOMEM);
-	inode_init_buffer(inode);
+	if (inode_init_buffer(inode, origin)) {
+		iput(inode);
+		return ERR_PTR(-ENOMEM);
+	}
 	return cowmem_buffer_of(inode);
 }
 

@@ -35,8 +35,18 @@ void cowmem_fs_unpin(void);
 struct vfsmount *cowmem_fs_mount(struct file *handle);
 
 /**
+ * cowmem_fs_buffer_of() - find the buffer of any file
+ * @file: the file
+ *
+ * Context: any.
+ * Return: the buffer, as long as @file is open, or NULL if it is not a handle.
+ */
+struct cowmem_buffer *cowmem_fs_buffer_of(struct file *file);
+
+/**
  * cowmem_fs_buffer() - make an empty buffer
  * @mnt: a mount that stays pinned as long as the reference
+ * @origin: the buffer whose account it shares, or NULL for one of its own
  *
  * It belongs to the fsuid of current.
  *
@@ -44,7 +54,8 @@ struct vfsmount *cowmem_fs_mount(struct file *handle);
  * Return: the buffer, with one reference, to be dropped with iput() of its
  * inode, or an ERR_PTR.
  */
-struct cowmem_buffer *cowmem_fs_buffer(struct vfsmount *mnt);
+struct cowmem_buffer *cowmem_fs_buffer(struct vfsmount *mnt,
+				       struct cowmem_buffer *origin);
 
 /**
  * cowmem_fs_file() - make a file of a buffer

@@ -4,6 +4,7 @@
  */
 #include <linux/module.h>
 
+#include "account.h"
 #include "device.h"
 #include "fs.h"
 #include "page.h"
@@ -26,6 +27,9 @@ module_param_cb(pages, &pages_ops, NULL, 0444);
 MODULE_PARM_DESC(pages, "Pages that all buffers hold, each counted once (read-only)");
 module_param_cb(nodes, &nodes_ops, NULL, 0444);
 MODULE_PARM_DESC(nodes, "Index nodes that all buffers hold (read-only)");
+
+module_param_named(max_pages, cowmem_max_pages, ulong, 0644);
+MODULE_PARM_DESC(max_pages, "Most pages that all buffers together may hold (0: no limit)");
 
 static int __init cowmem_init(void)
 {

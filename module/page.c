@@ -5,11 +5,12 @@
  * Pages are order 0, unmovable, on no LRU list, with page->mapping NULL: that
  * is what lets one page be in many buffers at once.
  */
+#include <linux/err.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/pagemap.h>
-#include <linux/percpu_counter.h>
 
+#include "account.h"
 #include "compat.h"
 #include "page.h"
 
@@ -18,7 +19,6 @@
 /* Enough that two CPUs rarely share one: each PTE of a hole is a reference. */
 #define COWMEM_ZERO_PAGES	16
 
-static struct percpu_counter nr_pages;
 static struct page *zero_pages[COWMEM_ZERO_PAGES];
 
 static atomic_long_t *page_owners(struct page *page)
@@ -26,14 +26,19 @@ static atomic_long_t *page_owners(struct page *page)
 	return (atomic_long_t *)&page->private;
 }
 
-struct page *cowmem_page_alloc(gfp_t gfp)
+struct page *cowmem_page_alloc(struct cowmem_account *account, gfp_t gfp)
 {
-	struct page *page = alloc_page(gfp | COWMEM_PAGE_GFP);
+	struct page *page;
 
-	if (!page)
-		return NULL;
+	if (!cowmem_account_charge(account))
+		return ERR_PTR(-ENOSPC);
+	page = alloc_page(gfp | COWMEM_PAGE_GFP);
+	if (!page) {
+		cowmem_account_uncharge(account);
+		return ERR_PTR(-ENOMEM);
+	}
 	atomic_long_set(page_owners(page), 1);
-	percpu_counter_inc(&nr_pages);
+	page->index = (unsigned long)account;
 	return page;
 }
 
@@ -54,7 +59,7 @@ void cowmem_page_drop(struct page *page)
 	/* Full order: what this owner did comes before what the last does. */
 	if (!atomic_long_dec_and_test(page_owners(page)))
 		return;
-	percpu_counter_dec(&nr_pages);
+	cowmem_account_uncharge((struct cowmem_account *)page->index);
 	put_page(page);
 }
 
@@ -104,11 +109,6 @@ void cowmem_zero_pages_wait(void)
 	}
 }
 
-unsigned long cowmem_pages(void)
-{
-	return percpu_counter_sum_positive(&nr_pages);
-}
-
 void cowmem_page_exit(void)
 {
 	int i;
@@ -116,16 +116,12 @@ void cowmem_page_exit(void)
 	for (i = 0; i < COWMEM_ZERO_PAGES; i++)
 		if (zero_pages[i])
 			put_page(zero_pages[i]);
-	percpu_counter_destroy(&nr_pages);
 }
 
 int cowmem_page_init(void)
 {
-	int i, err;
+	int i;
 
-	err = percpu_counter_init(&nr_pages, 0, GFP_KERNEL);
-	if (err)
-		return err;
 	for (i = 0; i < COWMEM_ZERO_PAGES; i++) {
 		zero_pages[i] = alloc_page(GFP_KERNEL | __GFP_ZERO);
 		if (!zero_pages[i]) {

@@ -19,16 +19,45 @@
 
 #include <linux/mm.h>
 
+struct cowmem_account;
+
 /**
  * cowmem_page_alloc() - allocate a page
+ * @account: what it counts for; kept in page->index until the page is freed
  * @gfp: GFP_KERNEL or GFP_NOWAIT, and __GFP_ZERO if it is not to be copied to
  *
  * The page has one owner and is charged to the memory cgroup of current.
  *
  * Context: any that @gfp allows.
- * Return: the page, or NULL.
+ * Return: the page, or an ERR_PTR: -ENOMEM, or -ENOSPC at the limit.
  */
-struct page *cowmem_page_alloc(gfp_t gfp);
+struct page *cowmem_page_alloc(struct cowmem_account *account, gfp_t gfp);
+
+/**
+ * cowmem_page_push() - put a page on a list
+ * @list: the first page of the list, or NULL
+ * @page: a page that only the caller knows
+ */
+static inline void cowmem_page_push(struct page **list, struct page *page)
+{
+	page->lru.next = (void *)*list;
+	*list = page;
+}
+
+/**
+ * cowmem_page_pop() - take a page off a list
+ * @list: the first page of the list, or NULL
+ *
+ * Return: the page that was first, or NULL.
+ */
+static inline struct page *cowmem_page_pop(struct page **list)
+{
+	struct page *page = *list;
+
+	if (page)
+		*list = (void *)page->lru.next;
+	return page;
+}
 
 /**
  * cowmem_page_copy() - copy the content of a page
@@ -113,14 +142,6 @@ bool cowmem_is_zero_page(struct page *page);
  * Context: may sleep.
  */
 void cowmem_zero_pages_wait(void);
-
-/**
- * cowmem_pages() - count the pages that have an owner
- *
- * Context: any.
- * Return: the number of pages that all buffers hold, each counted once.
- */
-unsigned long cowmem_pages(void);
 
 int cowmem_page_init(void);
 void cowmem_page_exit(void);

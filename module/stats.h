@@ -12,11 +12,11 @@ struct file;
 struct seq_file;
 
 /**
- * cowmem_stats_fill() - fill in the constant-time part of struct cowmem_stat
+ * cowmem_stats_fill() - fill in a struct cowmem_stat
  * @buf: the buffer
  * @stat: all but @size and @flags is written
  *
- * Context: any.
+ * Context: may sleep.
  */
 void cowmem_stats_fill(struct cowmem_buffer *buf, struct cowmem_stat *stat);
 
@@ -25,7 +25,7 @@ void cowmem_stats_fill(struct cowmem_buffer *buf, struct cowmem_stat *stat);
  * @m: where to print
  * @file: a handle
  *
- * Context: any.
+ * Context: may sleep.
  */
 void cowmem_stats_show(struct seq_file *m, struct file *file);
 

@@ -6,14 +6,16 @@
  * runs their suites under the address and undefined-behaviour sanitizers.
  */
 #include <linux/bitmap.h>
+#include <linux/err.h>
+#include <linux/minmax.h>
 #include <linux/percpu_counter.h>
-#include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "amplify.h"
 #include "compat.h"
 #include "page.h"
-#include "tree.h"
+#include "slot.h"
 
 static struct kmem_cache *node_cache;
 static struct percpu_counter nr_nodes;
@@ -34,9 +36,9 @@ static void node_free(struct cowmem_node *node)
 	kmem_cache_free(node_cache, node);
 }
 
-int cowmem_reserve_fill(struct cowmem_reserve *reserve)
+int cowmem_reserve_nodes(struct cowmem_reserve *reserve, unsigned int nr)
 {
-	while (reserve->nr_spare < 2 * COWMEM_TREE_LEVELS) {
+	while (reserve->nr_spare < nr) {
 		struct cowmem_node *node = node_alloc(GFP_KERNEL);
 
 		if (!node)
@@ -45,9 +47,28 @@ int cowmem_reserve_fill(struct cowmem_reserve *reserve)
 		reserve->spare = node;
 		reserve->nr_spare++;
 	}
-	if (!reserve->page)
-		reserve->page = cowmem_page_alloc(GFP_KERNEL | __GFP_ZERO);
-	return reserve->page ? 0 : -ENOMEM;
+	return 0;
+}
+
+int cowmem_reserve_fill(struct cowmem_reserve *reserve)
+{
+	return cowmem_reserve_nodes(reserve, 2 * COWMEM_TREE_LEVELS);
+}
+
+int cowmem_reserve_pages(struct cowmem_reserve *reserve, unsigned long nr)
+{
+	while (nr--) {
+		struct page *page = cowmem_page_alloc(reserve->account,
+						      GFP_KERNEL | __GFP_ZERO);
+
+		if (IS_ERR(page))
+			return PTR_ERR(page);
+		cowmem_page_push(&reserve->page, page);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
 }
 
 static struct cowmem_node *reserve_take(struct cowmem_reserve *reserve)
@@ -95,113 +116,16 @@ static void free_dead(struct cowmem_node **dead)
 void cowmem_reserve_release(struct cowmem_reserve *reserve)
 {
 	struct cowmem_node *node;
+	struct page *page;
 
 	while ((node = reserve->spare)) {
 		reserve->spare = node->next;
 		node_free(node);
 	}
 	reserve->nr_spare = 0;
-	if (reserve->page)
-		cowmem_page_drop(reserve->page);
-	reserve->page = NULL;
+	while ((page = cowmem_page_pop(&reserve->page)))
+		cowmem_page_drop(page);
 	free_dead(&reserve->dead);
-}
-
-static unsigned int slot_of(pgoff_t index, unsigned int level)
-{
-	return (index >> (level * COWMEM_NODE_SHIFT)) & (COWMEM_NODE_SLOTS - 1);
-}
-
-/* Pages below one slot of a node at @level. */
-static pgoff_t slot_span(unsigned int level)
-{
-	return 1UL << (level * COWMEM_NODE_SHIFT);
-}
-
-/* First index below the slot after the one that @index is below. */
-static pgoff_t slot_end(pgoff_t index, unsigned int level)
-{
-	return (index | (slot_span(level) - 1)) + 1;
-}
-
-/* Is @index below a tree with a root at @level? */
-static bool level_covers(unsigned int level, pgoff_t index)
-{
-	unsigned int bits = (level + 1) * COWMEM_NODE_SHIFT;
-
-	return bits >= BITS_PER_LONG || !(index >> bits);
-}
-
-static bool node_exclusive(struct cowmem_node *node)
-{
-	/* Pairs with node_drop(): the other owner has stopped reading. */
-	return atomic_long_read_acquire(&node->owners) == 1;
-}
-
-struct page *cowmem_tree_lookup(const struct cowmem_tree *tree, pgoff_t index)
-{
-	struct cowmem_node *node = tree->root;
-
-	if (!node || !level_covers(node->level, index))
-		return NULL;
-	while (node && node->level)
-		node = node->child[slot_of(index, node->level)];
-	return node ? node->page[slot_of(index, 0)] : NULL;
-}
-
-/*
- * The subtree or page at @index, from the top: the first that is absent
- * (NULL), a page, or (with @hole) full of pages.  *@level: of the node whose
- * slot it is.
- */
-static void *find_uniform(const struct cowmem_tree *tree, pgoff_t index,
-			  bool hole, unsigned int *level)
-{
-	struct cowmem_node *node = tree->root;
-
-	for (;;) {
-		struct cowmem_node *child;
-
-		*level = node->level;
-		child = node->child[slot_of(index, node->level)];
-		if (!child || !node->level)
-			return child;
-		if (!child->nr_pages)
-			return NULL;
-		if (hole && child->nr_pages == slot_span(node->level))
-			return child;
-		node = child;
-	}
-}
-
-static pgoff_t next_index(const struct cowmem_tree *tree, pgoff_t index,
-			  bool hole)
-{
-	unsigned int level;
-
-	while (tree->root && level_covers(tree->root->level, index)) {
-		if (!find_uniform(tree, index, hole, &level) == hole)
-			return index;
-		index = slot_end(index, level);
-		if (!index)
-			break;
-	}
-	return hole ? index : ULONG_MAX;
-}
-
-pgoff_t cowmem_tree_next_page(const struct cowmem_tree *tree, pgoff_t index)
-{
-	return next_index(tree, index, false);
-}
-
-pgoff_t cowmem_tree_next_hole(const struct cowmem_tree *tree, pgoff_t index)
-{
-	return next_index(tree, index, true);
-}
-
-unsigned long cowmem_tree_pages(const struct cowmem_tree *tree)
-{
-	return tree->root ? tree->root->nr_pages : 0;
 }
 
 static void node_init(struct cowmem_node *node, unsigned int level)
@@ -251,13 +175,13 @@ static struct cowmem_node *slot_edit(struct cowmem_node **slot,
 	return node;
 }
 
-/* Put roots on top until the tree reaches @index. */
-static int tree_grow(struct cowmem_tree *tree, pgoff_t index,
+/* Put roots on top until the tree reaches @place. */
+static int tree_grow(struct cowmem_tree *tree, pgoff_t place,
 		     struct cowmem_reserve *reserve)
 {
 	struct cowmem_node *old, *node;
 
-	while ((old = tree->root) && !level_covers(old->level, index)) {
+	while ((old = tree->root) && !level_covers(old->level, place)) {
 		node = reserve_take(reserve);
 		if (!node)
 			return -EAGAIN;
@@ -271,8 +195,21 @@ static int tree_grow(struct cowmem_tree *tree, pgoff_t index,
 	return 0;
 }
 
-/* The exclusive path from the root to the node at @bottom that covers @index. */
-static struct cowmem_node *path_edit(struct cowmem_tree *tree, pgoff_t index,
+/* Have a root that reaches @place, at @level or above. */
+static int tree_reach(struct cowmem_tree *tree, pgoff_t place,
+		      unsigned int level, struct cowmem_reserve *reserve)
+{
+	if (tree_grow(tree, place, reserve))
+		return -EAGAIN;
+	while (!level_covers(level, place))
+		level++;
+	if (!tree->root && !slot_edit(&tree->root, level, reserve))
+		return -EAGAIN;
+	return 0;
+}
+
+/* The exclusive path from the root to the node at @bottom that covers @place. */
+static struct cowmem_node *path_edit(struct cowmem_tree *tree, pgoff_t place,
 				     unsigned int bottom,
 				     struct cowmem_reserve *reserve)
 {
@@ -280,7 +217,7 @@ static struct cowmem_node *path_edit(struct cowmem_tree *tree, pgoff_t index,
 
 	node = slot_edit(&tree->root, bottom, reserve);
 	while (node && node->level > bottom)
-		node = slot_edit(&node->child[slot_of(index, node->level)],
+		node = slot_edit(&node->child[slot_of(place, node->level)],
 				 node->level - 1, reserve);
 	return node;
 }
@@ -288,24 +225,20 @@ static struct cowmem_node *path_edit(struct cowmem_tree *tree, pgoff_t index,
 int cowmem_tree_edit(struct cowmem_tree *tree, pgoff_t index,
 		     struct cowmem_reserve *reserve, struct page **page)
 {
+	pgoff_t place = tree->base + index;
 	struct cowmem_node *leaf;
-	unsigned int level = 0;
 
-	while (!tree->root && !level_covers(level, index))
-		level++;
-	if (tree_grow(tree, index, reserve))
+	if (tree_reach(tree, place, 0, reserve))
 		return -EAGAIN;
-	if (!tree->root && !slot_edit(&tree->root, level, reserve))
-		return -EAGAIN;
-	leaf = path_edit(tree, index, 0, reserve);
+	leaf = path_edit(tree, place, 0, reserve);
 	if (!leaf)
 		return -EAGAIN;
-	*page = leaf->page[slot_of(index, 0)];
-	return test_bit(slot_of(index, 0), leaf->granted);
+	*page = leaf->page[slot_of(place, 0)];
+	return test_bit(slot_of(place, 0), leaf->granted);
 }
 
 /* Walk an exclusive path down to @bottom, adding to the counts on the way. */
-static struct cowmem_node *path_count(struct cowmem_tree *tree, pgoff_t index,
+static struct cowmem_node *path_count(struct cowmem_tree *tree, pgoff_t place,
 				      unsigned int bottom, long nr_pages)
 {
 	struct cowmem_node *node = tree->root;
@@ -314,28 +247,40 @@ static struct cowmem_node *path_count(struct cowmem_tree *tree, pgoff_t index,
 		node->nr_pages += nr_pages;
 		if (node->level == bottom)
 			return node;
-		node = node->child[slot_of(index, node->level)];
+		node = node->child[slot_of(place, node->level)];
+	}
+}
+
+/* Mark a slot at @bottom, and those above. */
+static void path_mark(struct cowmem_tree *tree, pgoff_t place,
+		      unsigned int bottom)
+{
+	struct cowmem_node *node = tree->root;
+
+	for (;;) {
+		__set_bit(slot_of(place, node->level), node->granted);
+		if (node->level == bottom)
+			break;
+		node = node->child[slot_of(place, node->level)];
 	}
 }
 
 struct page *cowmem_tree_store(struct cowmem_tree *tree, pgoff_t index,
 			       struct page *page)
 {
-	struct cowmem_node *node;
-	struct page *old = cowmem_tree_lookup(tree, index);
+	pgoff_t place = tree->base + index;
+	struct cowmem_node *leaf = path_count(tree, place, 0, 0);
+	struct page *old = leaf->page[slot_of(place, 0)];
 
-	for (node = tree->root; node->level;
-	     node = node->child[slot_of(index, node->level)])
-		__set_bit(slot_of(index, node->level), node->granted);
-	__set_bit(slot_of(index, 0), node->granted);
-	node->page[slot_of(index, 0)] = page;
+	path_mark(tree, place, 0);
+	leaf->page[slot_of(place, 0)] = page;
 	if (!old)
-		path_count(tree, index, 0, 1);
+		path_count(tree, place, 0, 1);
 	return old;
 }
 
-/* The node at @bottom on @index has lost its marks: tell those above. */
-static void path_clear(struct cowmem_tree *tree, pgoff_t index,
+/* The node at @bottom on @place has lost its marks: tell those above. */
+static void path_clear(struct cowmem_tree *tree, pgoff_t place,
 		       unsigned int bottom)
 {
 	struct cowmem_node *path[COWMEM_TREE_LEVELS], *node = tree->root;
@@ -345,109 +290,281 @@ static void path_clear(struct cowmem_tree *tree, pgoff_t index,
 		path[node->level] = node;
 		if (node->level == bottom)
 			break;
-		node = node->child[slot_of(index, node->level)];
+		node = node->child[slot_of(place, node->level)];
 	}
 	for (level = bottom; level < tree->root->level; level++) {
 		if (!bitmap_empty(path[level]->granted, COWMEM_NODE_SLOTS))
 			break;
-		__clear_bit(slot_of(index, level + 1), path[level + 1]->granted);
+		__clear_bit(slot_of(place, level + 1), path[level + 1]->granted);
 	}
 }
 
-/* Cut everything below one slot of @node, whose path is exclusive. */
-static void slot_cut(struct cowmem_tree *tree, pgoff_t index,
-		     struct cowmem_node *node, struct cowmem_reserve *reserve)
+static bool slot_granted(const struct cowmem_tree *tree, pgoff_t place,
+			 unsigned int level)
 {
-	unsigned int slot = slot_of(index, node->level);
-	struct cowmem_node *child = node->child[slot];
+	struct cowmem_node *below = slot_lookup(tree, place, max(level, 1U));
 
-	if (node->level) {
-		path_count(tree, index, node->level, -(long)child->nr_pages);
-		node_drop(child, &reserve->dead);
+	if (!below)
+		return false;
+	return level ? !bitmap_empty(below->granted, COWMEM_NODE_SLOTS) :
+	       test_bit(slot_of(place, 0), below->granted);
+}
+
+bool cowmem_tree_is_granted(const struct cowmem_tree *tree, pgoff_t index)
+{
+	return slot_granted(tree, tree->base + index, 0);
+}
+
+/*
+ * Put what @src has in a slot (NULL: nothing) in place of what @node has there,
+ * whose path in @tree is exclusive.
+ */
+static void slot_replace(struct cowmem_tree *tree, pgoff_t place,
+			 struct cowmem_node *node,
+			 const struct cowmem_tree *src,
+			 struct cowmem_reserve *reserve)
+{
+	unsigned int level = node->level, slot = slot_of(place, level);
+	void *new = src ? slot_lookup(src, place, level) : NULL;
+	void *old = node->child[slot];
+	long nr_pages = 0;
+
+	if (new == old)
+		return;
+	if (level) {
+		if (new)
+			atomic_long_inc(&((struct cowmem_node *)new)->owners);
+		nr_pages += new ? ((struct cowmem_node *)new)->nr_pages : 0;
+		nr_pages -= old ? ((struct cowmem_node *)old)->nr_pages : 0;
 	} else {
-		path_count(tree, index, 0, -1);
-		cowmem_page_drop(node->page[slot]);
+		if (new)
+			cowmem_page_take(new);
+		nr_pages = !!new - !!old;
 	}
-	node->child[slot] = NULL;
+	path_count(tree, place, level, nr_pages);
+	node->child[slot] = new;
 	if (__test_and_clear_bit(slot, node->granted))
-		path_clear(tree, index, node->level);
+		path_clear(tree, place, level);
+	if (new && slot_granted(src, place, level))
+		path_mark(tree, place, level);
+	if (old && level)
+		node_drop(old, &reserve->dead);
+	else if (old)
+		cowmem_page_drop(old);
+}
+
+/* Is everything that @tree can have without growing in the range? */
+static bool range_covers(const struct cowmem_tree *tree, pgoff_t first,
+			 pgoff_t last)
+{
+	return !tree->root ||
+	       (!first && (last == ULONG_MAX ||
+			   !level_covers(tree->root->level, last + 1)));
+}
+
+static void root_replace(struct cowmem_tree *tree,
+			 const struct cowmem_tree *src,
+			 struct cowmem_reserve *reserve)
+{
+	struct cowmem_node *old = tree->root;
+
+	if (src->root)
+		atomic_long_inc(&src->root->owners);
+	tree->root = src->root;
+	if (old)
+		node_drop(old, &reserve->dead);
+}
+
+/*
+ * Let @tree have what @src has, in a range of places: in as few and large steps
+ * as there are subtrees that lie in it.
+ */
+static int range_replace(struct cowmem_tree *tree, pgoff_t first, pgoff_t last,
+			 const struct cowmem_tree *src,
+			 struct cowmem_reserve *reserve)
+{
+	pgoff_t place = first, start;
+
+	if (range_covers(tree, first, last) && range_covers(src, first, last)) {
+		root_replace(tree, src, reserve);
+		return 0;
+	}
+	for (;;) {
+		struct cowmem_node *node;
+		unsigned int level = 0;
+
+		place = min(cowmem_tree_next_place(tree, place, false),
+			    cowmem_tree_next_place(src, place, false));
+		if (place > last || place == ULONG_MAX)
+			return 0;
+		if (tree_reach(tree, place, src->root ? src->root->level : 0,
+			       reserve))
+			return -EAGAIN;
+		while (level < tree->root->level) {
+			start = place & ~(slot_span(level + 1) - 1);
+			if (start < first ||
+			    last - start < slot_span(level + 1) - 1 ||
+			    !slot_known(src, start, level + 1))
+				break;
+			level++;
+		}
+		node = path_edit(tree, place, level, reserve);
+		if (!node)
+			return -EAGAIN;
+		slot_replace(tree, place & ~(slot_span(level) - 1), node, src,
+			     reserve);
+		place = slot_end(place, level);
+		if (!place)
+			return 0;
+	}
+}
+
+/* Nothing is below the base, so that what begins there is whole. */
+static pgoff_t first_place(const struct cowmem_tree *tree, pgoff_t first)
+{
+	return first ? tree->base + first : 0;
+}
+
+static pgoff_t last_place(const struct cowmem_tree *tree, pgoff_t first,
+			  pgoff_t nr)
+{
+	pgoff_t place = tree->base + first;
+
+	return nr > ULONG_MAX - place ? ULONG_MAX : place + nr - 1;
 }
 
 int cowmem_tree_cut(struct cowmem_tree *tree, pgoff_t first,
 		    struct cowmem_reserve *reserve)
 {
-	pgoff_t index = cowmem_tree_next_page(tree, first);
+	static const struct cowmem_tree empty;
 
-	while (index != ULONG_MAX) {
-		struct cowmem_node *node;
-		unsigned int level = 0;
+	return range_replace(tree, first_place(tree, first), ULONG_MAX, &empty,
+			     reserve);
+}
 
-		/* The largest subtree that begins here and lies in the range. */
-		while (level < tree->root->level &&
-		       (index & ~(slot_span(level + 1) - 1)) >= first)
-			level++;
-		node = path_edit(tree, index, level, reserve);
-		if (!node)
-			return -EAGAIN;
-		slot_cut(tree, index, node, reserve);
-		index = slot_end(index, level);
-		if (!index)
-			break;
-		index = cowmem_tree_next_page(tree, index);
+int cowmem_tree_extract(const struct cowmem_tree *tree, pgoff_t first,
+			pgoff_t nr, struct cowmem_tree *piece,
+			struct cowmem_reserve *reserve)
+{
+	piece->base = tree->base + first;
+	return range_replace(piece, first_place(tree, first),
+			     last_place(tree, first, nr), tree, reserve);
+}
+
+int cowmem_tree_align(struct cowmem_tree *piece, const struct cowmem_tree *tree,
+		      pgoff_t first, struct cowmem_reserve *reserve)
+{
+	struct cowmem_tree moved = { .base = tree->base + first };
+	pgoff_t index = 0;
+	int err = 0;
+
+	if (piece->base == moved.base)
+		return 0;
+	while (!err &&
+	       (index = cowmem_tree_next_page(piece, index)) != ULONG_MAX) {
+		struct page *page = cowmem_tree_lookup(piece, index), *none;
+
+		if (cowmem_tree_edit(&moved, index, reserve, &none)) {
+			err = cowmem_reserve_fill(reserve);
+			continue;
+		}
+		cowmem_page_take(page);
+		cowmem_tree_store(&moved, index++, page);
+		cond_resched();
 	}
-	return 0;
+	/* They are shared, for all that is known here. */
+	cowmem_tree_clear_granted(&moved, 0, ULONG_MAX);
+	cowmem_tree_drop(piece);
+	*piece = moved;
+	return err;
+}
+
+unsigned int cowmem_tree_graft_nodes(const struct cowmem_tree *tree,
+				     const struct cowmem_tree *piece)
+{
+	unsigned int level = max(tree->root ? tree->root->level : 0,
+				 piece->root ? piece->root->level : 0);
+
+	return 3 * (level + 1);
+}
+
+int cowmem_tree_graft(struct cowmem_tree *tree, pgoff_t first, pgoff_t nr,
+		      const struct cowmem_tree *piece,
+		      struct cowmem_reserve *reserve)
+{
+	return range_replace(tree, first_place(tree, first),
+			     last_place(tree, first, nr), piece, reserve);
+}
+
+/* The next granted run of places, up to a node's end. */
+static pgoff_t next_granted(const struct cowmem_tree *tree, pgoff_t place,
+			    pgoff_t *end)
+{
+	struct cowmem_node *node = tree->root;
+	pgoff_t start;
+	unsigned int slot;
+
+restart:
+	if (!node || !level_covers(node->level, place))
+		return ULONG_MAX;
+	for (;;) {
+		start = place & ~(slot_span(node->level + 1) - 1);
+		slot = find_next_bit(node->granted, COWMEM_NODE_SLOTS,
+				     slot_of(place, node->level));
+		if (slot == COWMEM_NODE_SLOTS) {
+			/* Nothing more below this node: go on after it. */
+			place = slot_end(place, node->level + 1);
+			if (!place || node == tree->root)
+				return ULONG_MAX;
+			node = tree->root;
+			goto restart;
+		}
+		if (slot != slot_of(place, node->level))
+			place = start + slot * slot_span(node->level);
+		if (!node->level)
+			break;
+		node = node->child[slot];
+	}
+	*end = start + find_next_zero_bit(node->granted, COWMEM_NODE_SLOTS, slot);
+	return place;
 }
 
 pgoff_t cowmem_tree_next_granted(const struct cowmem_tree *tree, pgoff_t index,
 				 pgoff_t *end)
 {
-	struct cowmem_node *node = tree->root;
-	pgoff_t base;
-	unsigned int slot;
+	pgoff_t place = next_granted(tree, tree->base + index, end);
 
-restart:
-	if (!node || !level_covers(node->level, index))
+	if (place == ULONG_MAX)
 		return ULONG_MAX;
-	for (;;) {
-		base = index & ~(slot_span(node->level + 1) - 1);
-		slot = find_next_bit(node->granted, COWMEM_NODE_SLOTS,
-				     slot_of(index, node->level));
-		if (slot == COWMEM_NODE_SLOTS) {
-			/* Nothing more below this node: go on after it. */
-			index = slot_end(index, node->level + 1);
-			if (!index || node == tree->root)
-				return ULONG_MAX;
-			node = tree->root;
-			goto restart;
-		}
-		if (slot != slot_of(index, node->level))
-			index = base + slot * slot_span(node->level);
-		if (!node->level)
-			break;
-		node = node->child[slot];
-	}
-	*end = base + find_next_zero_bit(node->granted, COWMEM_NODE_SLOTS, slot);
-	return index;
+	*end -= tree->base;
+	return place - tree->base;
 }
 
-void cowmem_tree_clear_granted(struct cowmem_tree *tree)
+void cowmem_tree_clear_granted(struct cowmem_tree *tree, pgoff_t first,
+			       pgoff_t nr)
 {
+	pgoff_t place = tree->base + first, end;
+	pgoff_t last = last_place(tree, first, nr);
 	struct cowmem_node *leaf;
-	pgoff_t index = 0, end;
 
-	while ((index = cowmem_tree_next_granted(tree, index, &end)) != ULONG_MAX) {
-		leaf = path_count(tree, index, 0, 0);
-		bitmap_zero(leaf->granted, COWMEM_NODE_SLOTS);
-		path_clear(tree, index, 0);
+	for (;; place = end) {
+		place = next_granted(tree, place, &end);
+		if (place == ULONG_MAX || place > last)
+			break;
+		if (end - 1 > last)
+			end = last + 1;
+		leaf = path_count(tree, place, 0, 0);
+		bitmap_clear(leaf->granted, slot_of(place, 0), end - place);
+		path_clear(tree, place, 0);
 		cond_resched();
 	}
 }
 
-void cowmem_tree_share(struct cowmem_tree *tree, struct cowmem_tree *copy)
+void cowmem_tree_share(const struct cowmem_tree *tree, struct cowmem_tree *copy)
 {
 	if (tree->root)
 		atomic_long_inc(&tree->root->owners);
-	copy->root = tree->root;
+	*copy = *tree;
 }
 
 void cowmem_tree_drop(struct cowmem_tree *tree)

@@ -32,6 +32,7 @@
 #include <linux/bitmap.h>
 #include <linux/types.h>
 
+struct cowmem_account;
 struct page;
 
 /*
@@ -44,8 +45,8 @@ struct page;
 #endif
 #define COWMEM_NODE_SLOTS	(1UL << COWMEM_NODE_SHIFT)
 
-/* Enough levels for every page index of a file: 63 bits of bytes. */
-#define COWMEM_TREE_BITS	51
+/* Enough levels for the sum of two page indices of a file: 63 bits of bytes. */
+#define COWMEM_TREE_BITS	52
 #define COWMEM_TREE_LEVELS	\
 	((COWMEM_TREE_BITS + COWMEM_NODE_SHIFT - 1) / COWMEM_NODE_SHIFT)
 
@@ -73,21 +74,32 @@ struct cowmem_node {
 	};
 };
 
+/**
+ * struct cowmem_tree - a tree
+ * @root: NULL: all holes
+ * @base: what to add to an index to find its slots; nothing is below
+ *
+ * A part of a tree keeps its place among the slots, so that it can share nodes
+ * with the whole.
+ */
 struct cowmem_tree {
-	struct cowmem_node *root;	/* NULL: all holes */
+	struct cowmem_node *root;
+	pgoff_t base;
 };
 
 /**
  * struct cowmem_reserve - memory to come and memory to go
+ * @account: what a page counts for
  * @spare: nodes to take before asking the allocator
  * @nr_spare: how many
- * @page: a page full of zeroes, or NULL
+ * @page: list of pages full of zeroes
  * @dead: nodes that lost their last owner, not yet freed
  *
  * Lets a change be made where nothing may sleep: when -EAGAIN says that there
  * was no memory to be had, leave, call cowmem_reserve_fill() and try again.
  */
 struct cowmem_reserve {
+	struct cowmem_account *account;
 	struct cowmem_node *spare;
 	unsigned int nr_spare;
 	struct page *page;
@@ -95,13 +107,33 @@ struct cowmem_reserve {
 };
 
 /**
- * cowmem_reserve_fill() - have enough for a change of two paths and a page
+ * cowmem_reserve_nodes() - have spare nodes
+ * @reserve: the reserve
+ * @nr: how many
+ *
+ * Context: may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int cowmem_reserve_nodes(struct cowmem_reserve *reserve, unsigned int nr);
+
+/**
+ * cowmem_reserve_fill() - have enough nodes for a change of two paths
  * @reserve: the reserve
  *
  * Context: may sleep.
  * Return: 0 or -ENOMEM.
  */
 int cowmem_reserve_fill(struct cowmem_reserve *reserve);
+
+/**
+ * cowmem_reserve_pages() - have more pages
+ * @reserve: the reserve
+ * @nr: how many more
+ *
+ * Context: may sleep.
+ * Return: 0, -ENOMEM, -ENOSPC or -EINTR.
+ */
+int cowmem_reserve_pages(struct cowmem_reserve *reserve, unsigned long nr);
 
 /**
  * cowmem_reserve_release() - free what is left, and what dead nodes own
@@ -184,6 +216,114 @@ int cowmem_tree_cut(struct cowmem_tree *tree, pgoff_t first,
 		    struct cowmem_reserve *reserve);
 
 /**
+ * cowmem_tree_extract() - share a range with a new tree
+ * @tree: a tree without granted marks in the range
+ * @first: start of the range
+ * @nr: its length, ULONG_MAX: to the end
+ * @piece: out: an empty tree (or a part, after -EAGAIN) that gets what @tree
+ *	has in the range, its own index 0 being @first
+ * @reserve: where to take nodes from and leave dead ones
+ *
+ * In time that grows with the height of the tree.
+ *
+ * Return: 0 or -EAGAIN; then the call can be repeated.
+ */
+int cowmem_tree_extract(const struct cowmem_tree *tree, pgoff_t first,
+			pgoff_t nr, struct cowmem_tree *piece,
+			struct cowmem_reserve *reserve);
+
+/**
+ * cowmem_tree_align() - move a tree to where it can be grafted
+ * @piece: a tree
+ * @tree: the tree to graft it on
+ * @first: where
+ * @reserve: filled as needed
+ *
+ * In time that grows with what is in @piece, unless it is there already.
+ *
+ * Context: may sleep.
+ * Return: 0 or -ENOMEM; then @piece has what it had, or a part.
+ */
+int cowmem_tree_align(struct cowmem_tree *piece, const struct cowmem_tree *tree,
+		      pgoff_t first, struct cowmem_reserve *reserve);
+
+/**
+ * cowmem_tree_graft_nodes() - how many nodes does a graft take at most?
+ * @tree: the tree
+ * @piece: what is to be grafted on it
+ *
+ * Two paths, and new roots until one of them reaches as far as the other.
+ *
+ * Return: so many in the reserve are enough.
+ */
+unsigned int cowmem_tree_graft_nodes(const struct cowmem_tree *tree,
+				     const struct cowmem_tree *piece);
+
+/**
+ * cowmem_tree_graft() - replace a range by what another tree has
+ * @tree: the tree; what differs in the range is not mapped any more
+ * @first: start of the range
+ * @nr: its length, ULONG_MAX: to the end
+ * @piece: a tree that was aligned; its granted marks are taken over, so it has
+ *	to be dropped before anybody else looks at @tree
+ * @reserve: where to take nodes from and leave dead ones
+ *
+ * In time that grows with the height of the trees.
+ *
+ * Return: 0 or -EAGAIN; then a part is replaced, and the call can be repeated.
+ */
+int cowmem_tree_graft(struct cowmem_tree *tree, pgoff_t first, pgoff_t nr,
+		      const struct cowmem_tree *piece,
+		      struct cowmem_reserve *reserve);
+
+/**
+ * cowmem_tree_next_diff() - find the next index at which two trees differ
+ * @a: a tree
+ * @b: a tree
+ * @index: where to start, in both
+ * @last: where to end, in both
+ *
+ * In time that grows with what differs, or, if the two do not have the same
+ * @base, with what is in them.
+ *
+ * Context: may sleep.
+ *
+ * Return: the first index from @index to @last at which not both have the same
+ * page or both a hole, or ULONG_MAX.
+ */
+pgoff_t cowmem_tree_next_diff(const struct cowmem_tree *a,
+			      const struct cowmem_tree *b, pgoff_t index,
+			      pgoff_t last);
+
+/**
+ * struct cowmem_sharing - how much of a tree is its own
+ * @private: pages that only this tree reaches
+ * @proportional: bytes of pages, each split among those who own it, and each
+ *	node above it
+ * @fraction: of a byte more, in COWMEM_FRACTION_BITS bits
+ * @nodes: nodes that only this tree reaches
+ */
+struct cowmem_sharing {
+	u64 private;
+	u64 proportional;
+	u64 fraction;
+	u64 nodes;
+};
+
+#define COWMEM_FRACTION_BITS	40
+
+/**
+ * cowmem_tree_sharing() - add up how much of a tree is its own, a leaf at a time
+ * @tree: the tree
+ * @index: where to go on: first 0
+ * @sum: what to add to: first all 0
+ *
+ * Return: where to go on, or ULONG_MAX at the end.
+ */
+pgoff_t cowmem_tree_sharing(const struct cowmem_tree *tree, pgoff_t index,
+			    struct cowmem_sharing *sum);
+
+/**
  * cowmem_tree_next_granted() - find the next run of granted pages
  * @tree: the tree
  * @index: where to start
@@ -195,21 +335,42 @@ pgoff_t cowmem_tree_next_granted(const struct cowmem_tree *tree, pgoff_t index,
 				 pgoff_t *end);
 
 /**
- * cowmem_tree_clear_granted() - clear all granted marks
+ * cowmem_tree_clear_granted() - clear the granted marks of a range
  * @tree: the tree
+ * @first: start of the range
+ * @nr: its length, ULONG_MAX: to the end
  *
- * In time that grows with the number of leaves that have marks.
+ * In time that grows with the number of runs of marks.
  *
  * Context: may sleep.
  */
-void cowmem_tree_clear_granted(struct cowmem_tree *tree);
+void cowmem_tree_clear_granted(struct cowmem_tree *tree, pgoff_t first,
+			       pgoff_t nr);
+
+/**
+ * cowmem_tree_is_exclusive() - is there a page that no other tree reaches?
+ * @tree: the tree
+ * @index: page index
+ *
+ * Return: true if the page and all nodes above it have one owner.
+ */
+bool cowmem_tree_is_exclusive(const struct cowmem_tree *tree, pgoff_t index);
+
+/**
+ * cowmem_tree_is_granted() - is there a granted page?
+ * @tree: the tree
+ * @index: page index
+ *
+ * Return: true if there is a page and it is granted.
+ */
+bool cowmem_tree_is_granted(const struct cowmem_tree *tree, pgoff_t index);
 
 /**
  * cowmem_tree_share() - let another tree reach everything that this one does
  * @tree: a tree without granted marks
  * @copy: an empty tree
  */
-void cowmem_tree_share(struct cowmem_tree *tree, struct cowmem_tree *copy);
+void cowmem_tree_share(const struct cowmem_tree *tree, struct cowmem_tree *copy);
 
 /**
  * cowmem_tree_drop() - empty a tree

@@ -28,8 +28,9 @@ static vm_fault_t fault_error(int err)
 		return VM_FAULT_HWPOISON;
 	default:
 		/*
-		 * -ERANGE: beyond the end.  -EINTR: the task dies anyway; and
-		 * a copy by the kernel must fail, not fault for ever.
+		 * -ERANGE: beyond the end.  -ENOSPC: at the limit.  -EINTR: the
+		 * task dies anyway; and a copy by the kernel must fail, not
+		 * fault for ever.
 		 */
 		return VM_FAULT_SIGBUS;
 	}
@@ -44,7 +45,10 @@ static int prepare_page_table(struct vm_fault *vmf)
 				   PAGE_SIZE, NULL, NULL);
 }
 
-/* A store through a shared mapping; @mapped: the page of a read-only PTE. */
+/*
+ * A store through a shared mapping, or any access through one that gets its
+ * pages ready to be written; @mapped: the page of a read-only PTE.
+ */
 static vm_fault_t fault_write(struct cowmem_buffer *buf, struct vm_fault *vmf,
 			      struct page *mapped)
 {
@@ -162,6 +166,15 @@ static vm_fault_t fault_read(struct cowmem_buffer *buf, struct vm_fault *vmf)
 	return ret;
 }
 
+/*
+ * Without page_mkwrite nobody asks before a read-only PTE becomes writable, now
+ * or after an mprotect(): so what such a mapping maps has to be granted.
+ */
+static bool maps_granted(struct cowmem_buffer *buf, struct vm_area_struct *vma)
+{
+	return buf->pinnable && vma->vm_flags & VM_MAYWRITE;
+}
+
 static vm_fault_t cowmem_vm_fault(struct vm_fault *vmf)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -174,7 +187,7 @@ static vm_fault_t cowmem_vm_fault(struct vm_fault *vmf)
 		ret = fault_error(-EINTR);
 	else if (prepare_page_table(vmf))
 		ret = VM_FAULT_OOM;
-	else if (write && (vma->vm_flags & VM_SHARED))
+	else if (vma->vm_flags & VM_SHARED && (write || maps_granted(buf, vma)))
 		ret = fault_write(buf, vmf, NULL);
 	else
 		ret = fault_read(buf, vmf);
@@ -212,13 +225,20 @@ static const struct vm_operations_struct cowmem_vm_ops = {
 	.map_pages	= cowmem_vm_map_pages,
 };
 
+/* Long-term write pins are refused where there is a page_mkwrite. */
+static const struct vm_operations_struct pinnable_vm_ops = {
+	.fault		= cowmem_vm_fault,
+	.map_pages	= cowmem_vm_map_pages,
+};
+
 int cowmem_vm_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	if (vma->vm_flags & VM_EXEC)
 		return -EPERM;
 	vm_flags_clear(vma, VM_MAYEXEC);
 	vm_flags_set(vma, COWMEM_VM_FLAGS);
-	vma->vm_ops = &cowmem_vm_ops;
+	vma->vm_ops = cowmem_file_buffer(file)->pinnable ? &pinnable_vm_ops :
+		      &cowmem_vm_ops;
 	return 0;
 }
 

@@ -35,7 +35,7 @@ static int buffer_test_init(struct kunit *test)
 	f->mnt = cowmem_fs_pin();
 	if (IS_ERR(f->mnt))
 		return PTR_ERR(f->mnt);
-	f->buf = cowmem_fs_buffer(f->mnt);
+	f->buf = cowmem_fs_buffer(f->mnt, NULL);
 	if (IS_ERR(f->buf)) {
 		cowmem_fs_unpin();
 		return PTR_ERR(f->buf);
@@ -64,15 +64,22 @@ static void buffer_test_exit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, cowmem_nodes(), f->nr_nodes);
 }
 
+static int take_shot(struct fixture *f)
+{
+	struct cowmem_shot shot = { .buf = f->buf, .snapshot = f->snap };
+
+	return cowmem_snapshot_take(&shot, 1);
+}
+
 static void take_snapshot(struct kunit *test)
 {
 	struct fixture *f = test->priv;
 
-	f->snap = cowmem_fs_buffer(f->mnt);
+	f->snap = cowmem_fs_buffer(f->mnt, f->buf);
 	if (IS_ERR(f->snap))
 		f->snap = NULL;
 	KUNIT_ASSERT_NOT_NULL(test, f->snap);
-	KUNIT_ASSERT_EQ(test, cowmem_snapshot_take(f->buf, f->snap), 0);
+	KUNIT_ASSERT_EQ(test, take_shot(f), 0);
 	f->snap->frozen = true;
 }
 
@@ -249,7 +256,7 @@ static void buffer_test_snapshot(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, i_size_read(&f->snap->inode),
 			i_size_read(&f->buf->inode));
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&f->buf->snapshots), 1L);
-	KUNIT_EXPECT_EQ(test, f->snap->account, f->buf->account);
+	KUNIT_EXPECT_PTR_EQ(test, f->snap->account, f->buf->account);
 	KUNIT_EXPECT_PTR_EQ(test, page_at(f->snap, 5), old);
 
 	page = write_page(test, 5, 0x22);
@@ -449,14 +456,14 @@ static void buffer_test_snapshot_fails(struct kunit *test)
 	bool poisoned;
 	int err;
 
-	f->snap = cowmem_fs_buffer(f->mnt);
+	f->snap = cowmem_fs_buffer(f->mnt, f->buf);
 	if (IS_ERR(f->snap))
 		f->snap = NULL;
 	KUNIT_ASSERT_NOT_NULL(test, f->snap);
 	get_page(page);
 	SetPageHWPoison(page);
 	poisoned = PageHWPoison(page);
-	err = cowmem_snapshot_take(f->buf, f->snap);
+	err = take_shot(f);
 	ClearPageHWPoison(page);
 	put_page(page);
 	if (!poisoned)

@@ -17,6 +17,7 @@
 #include <linux/highmem.h>
 #include <linux/string.h>
 
+#include "account.h"
 #include "census.h"
 #include "page.h"
 #include "tree.h"
@@ -40,6 +41,7 @@ struct fixture {
 	struct cowmem_tree tree[NR_TREES];
 	struct model model[NR_TREES];
 	struct cowmem_reserve reserve;
+	struct cowmem_account *account;
 	u32 stamp;			/* the last that was used */
 	u32 random;
 	struct census census;
@@ -72,8 +74,10 @@ static int model_init(struct kunit *test)
 	memset(f, 0, sizeof(*f));
 	f->nr_nodes = cowmem_nodes();
 	init_places(f);
+	f->account = cowmem_account_new(1, (kuid_t){ });
+	f->reserve.account = f->account;
 	test->priv = f;
-	return 0;
+	return f->account ? 0 : -ENOMEM;
 }
 
 static void drop_tree(struct fixture *f, unsigned int t)
@@ -96,6 +100,7 @@ static void model_exit(struct kunit *test)
 	struct fixture *f = test->priv;
 
 	drop_all(f);
+	cowmem_account_put(f->account);
 	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
 	KUNIT_EXPECT_EQ(test, cowmem_nodes(), f->nr_nodes);
 }
@@ -127,9 +132,10 @@ static void write_stamp(struct page *page, u32 stamp)
 
 static struct page *new_page(struct kunit *test)
 {
-	struct page *page = cowmem_page_alloc(GFP_KERNEL);
+	struct fixture *f = test->priv;
+	struct page *page = cowmem_page_alloc(f->account, GFP_KERNEL);
 
-	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(page));
 	return page;
 }
 
@@ -182,7 +188,7 @@ static void write_places(struct kunit *test, unsigned int t, unsigned int first,
 
 static void clear_granted(struct fixture *f, unsigned int t)
 {
-	cowmem_tree_clear_granted(&f->tree[t]);
+	cowmem_tree_clear_granted(&f->tree[t], 0, ULONG_MAX);
 	memset(f->model[t].granted, 0, sizeof(f->model[t].granted));
 }
 

@@ -10,6 +10,7 @@
 #include <linux/smp.h>
 #include <linux/string.h>
 
+#include "account.h"
 #include "inject.h"
 #include "page.h"
 
@@ -32,14 +33,72 @@ static bool page_is_full_of(struct page *page, int byte)
 
 static struct page *new_page(struct kunit *test, gfp_t gfp)
 {
-	struct page *page = cowmem_page_alloc(gfp);
+	struct page *page = cowmem_page_alloc(test->priv, gfp);
 
-	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(page));
 	return page;
+}
+
+static int page_test_init(struct kunit *test)
+{
+	test->priv = cowmem_account_new(1, (kuid_t){ });
+	return test->priv ? 0 : -ENOMEM;
 }
 
 static void page_test_exit(struct kunit *test)
 {
+	if (test->priv)
+		cowmem_account_put(test->priv);
+	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
+}
+
+/* One page more than it may have; one that is freed makes room. */
+static void page_test_limit(struct kunit *test)
+{
+	struct cowmem_account *account = test->priv;
+	struct page *page, *other;
+
+	account->limit = 2 * PAGE_SIZE + 1;
+	page = new_page(test, GFP_KERNEL);
+	other = new_page(test, GFP_KERNEL);
+	KUNIT_EXPECT_PTR_EQ(test, cowmem_page_alloc(account, GFP_KERNEL),
+			    (struct page *)ERR_PTR(-ENOSPC));
+	KUNIT_EXPECT_EQ(test, cowmem_pages(), 2UL);
+	cowmem_page_drop(page);
+	page = new_page(test, GFP_KERNEL);
+	cowmem_page_drop(page);
+	cowmem_page_drop(other);
+	account->limit = 0;
+	KUNIT_EXPECT_PTR_EQ(test, cowmem_page_alloc(account, GFP_KERNEL),
+			    (struct page *)ERR_PTR(-ENOSPC));
+}
+
+static void page_test_max_pages(struct kunit *test)
+{
+	struct page *page;
+
+	cowmem_max_pages = 1;
+	page = new_page(test, GFP_KERNEL);
+	KUNIT_EXPECT_PTR_EQ(test, cowmem_page_alloc(test->priv, GFP_KERNEL),
+			    (struct page *)ERR_PTR(-ENOSPC));
+	cowmem_max_pages = 0;
+	cowmem_page_drop(new_page(test, GFP_KERNEL));
+	cowmem_page_drop(page);
+}
+
+/* A page may outlive the buffers of its account. */
+static void page_test_account_outlived(struct kunit *test)
+{
+	struct cowmem_account *account = cowmem_account_new(2, (kuid_t){ });
+	struct page *page;
+
+	KUNIT_ASSERT_NOT_NULL(test, account);
+	page = cowmem_page_alloc(account, GFP_KERNEL);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(page));
+	cowmem_account_put(cowmem_account_get(account));
+	cowmem_account_put(account);
+	KUNIT_EXPECT_EQ(test, cowmem_pages(), 1UL);
+	cowmem_page_drop(page);
 	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
 }
 
@@ -63,8 +122,8 @@ static void page_test_alloc_fails(struct kunit *test)
 
 	if (!cowmem_inject_failures(0, 1))
 		kunit_skip(test, "allocations cannot be made to fail");
-	page = cowmem_page_alloc(GFP_KERNEL);
-	KUNIT_EXPECT_NULL(test, page);
+	page = cowmem_page_alloc(test->priv, GFP_KERNEL);
+	KUNIT_EXPECT_PTR_EQ(test, page, (struct page *)ERR_PTR(-ENOMEM));
 	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
 }
 
@@ -206,6 +265,9 @@ static void page_test_zero_page_limit(struct kunit *test)
 static struct kunit_case page_test_cases[] = {
 	KUNIT_CASE(page_test_alloc),
 	KUNIT_CASE(page_test_alloc_fails),
+	KUNIT_CASE(page_test_limit),
+	KUNIT_CASE(page_test_max_pages),
+	KUNIT_CASE(page_test_account_outlived),
 	KUNIT_CASE(page_test_owners),
 	KUNIT_CASE(page_test_drop_pinned),
 	KUNIT_CASE(page_test_copy),
@@ -218,6 +280,7 @@ static struct kunit_case page_test_cases[] = {
 
 static struct kunit_suite page_test_suite = {
 	.name		= "cowmem_page",
+	.init		= page_test_init,
 	.exit		= page_test_exit,
 	.test_cases	= page_test_cases,
 };

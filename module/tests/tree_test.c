@@ -385,7 +385,7 @@ static void tree_test_cut_subtrees(struct kunit *test)
 	const unsigned int nr_levels = COWMEM_TREE_LEVELS;
 	const pgoff_t leaf = COWMEM_NODE_SLOTS;
 
-	KUNIT_EXPECT_EQ(test, nodes_for_cut(test, 0), 1U);
+	KUNIT_EXPECT_EQ(test, nodes_for_cut(test, 0), 0U);
 	KUNIT_EXPECT_EQ(test, nodes_for_cut(test, leaf - 1), nr_levels);
 	KUNIT_EXPECT_EQ(test, nodes_for_cut(test, leaf), nr_levels - 1);
 	KUNIT_EXPECT_EQ(test, nodes_for_cut(test, leaf + 1), nr_levels);
@@ -401,12 +401,13 @@ static void tree_test_reserve(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, cowmem_reserve_fill(reserve), 0);
 	KUNIT_EXPECT_EQ(test, reserve->nr_spare, nr);
 	KUNIT_EXPECT_EQ(test, cowmem_nodes(), f->nr_nodes + nr);
-	KUNIT_EXPECT_EQ(test, cowmem_pages(), 1UL);
-	KUNIT_EXPECT_NOT_NULL(test, reserve->page);
 	/* Full: nothing more. */
 	KUNIT_EXPECT_EQ(test, cowmem_reserve_fill(reserve), 0);
 	KUNIT_EXPECT_EQ(test, cowmem_nodes(), f->nr_nodes + nr);
+	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
+	KUNIT_EXPECT_EQ(test, cowmem_reserve_pages(reserve, 1), 0);
 	KUNIT_EXPECT_EQ(test, cowmem_pages(), 1UL);
+	KUNIT_EXPECT_NOT_NULL(test, reserve->page);
 	/* What an edit takes is what it needs. */
 	write_place(test, 0, place_of(test, LAST_INDEX));
 	KUNIT_EXPECT_EQ(test, reserve->nr_spare, nr - COWMEM_TREE_LEVELS);
@@ -425,7 +426,7 @@ static void tree_test_fill_fails(struct kunit *test)
 
 	if (!cowmem_inject_failures(0, 0))
 		kunit_skip(test, "allocations cannot be made to fail");
-	for (n = 0; n <= 2 * COWMEM_TREE_LEVELS; n++) {
+	for (n = 0; n < 2 * COWMEM_TREE_LEVELS; n++) {
 		cowmem_inject_failures(n, 1);
 		KUNIT_ASSERT_EQ(test, cowmem_reserve_fill(&f->reserve), -ENOMEM);
 		check_census(test);

@@ -38,7 +38,7 @@ static int vm_test_init(struct kunit *test)
 	f->mnt = cowmem_fs_pin();
 	if (IS_ERR(f->mnt))
 		return PTR_ERR(f->mnt);
-	f->buf = cowmem_fs_buffer(f->mnt);
+	f->buf = cowmem_fs_buffer(f->mnt, NULL);
 	if (IS_ERR(f->buf)) {
 		cowmem_fs_unpin();
 		return PTR_ERR(f->buf);
@@ -95,16 +95,23 @@ static unsigned long map_private(struct kunit *test)
 	return map(test, f->buf, O_RDWR, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 }
 
+static int take_shot(struct fixture *f)
+{
+	struct cowmem_shot shot = { .buf = f->buf, .snapshot = f->snap };
+
+	return cowmem_snapshot_take(&shot, 1);
+}
+
 /* Of the buffer as it is now, and only to be read. */
 static unsigned long map_snapshot(struct kunit *test)
 {
 	struct fixture *f = test->priv;
 
-	f->snap = cowmem_fs_buffer(f->mnt);
+	f->snap = cowmem_fs_buffer(f->mnt, f->buf);
 	if (IS_ERR(f->snap))
 		f->snap = NULL;
 	KUNIT_ASSERT_NOT_NULL(test, f->snap);
-	KUNIT_ASSERT_EQ(test, cowmem_snapshot_take(f->buf, f->snap), 0);
+	KUNIT_ASSERT_EQ(test, take_shot(f), 0);
 	f->snap->frozen = true;
 	return map(test, f->snap, O_RDONLY, PROT_READ, MAP_SHARED);
 }
@@ -258,11 +265,11 @@ static void vm_test_reuse(struct kunit *test)
 	unsigned long addr = map_shared(test), other = map_shared(test);
 
 	store(test, addr, 0, 1);
-	f->snap = cowmem_fs_buffer(f->mnt);
+	f->snap = cowmem_fs_buffer(f->mnt, f->buf);
 	if (IS_ERR(f->snap))
 		f->snap = NULL;
 	KUNIT_ASSERT_NOT_NULL(test, f->snap);
-	KUNIT_ASSERT_EQ(test, cowmem_snapshot_take(f->buf, f->snap), 0);
+	KUNIT_ASSERT_EQ(test, take_shot(f), 0);
 	KUNIT_EXPECT_EQ(test, load(test, addr, 0), 1UL);
 	KUNIT_EXPECT_EQ(test, load(test, other, 0), 1UL);
 	iput(&f->snap->inode);

@@ -56,7 +56,35 @@
  *				 buffer, also for root
  *	futex		EFAULT	 process-shared futexes in a mapping do not
  *				 work; private ones do
+ *	write, ftruncate, fallocate, copy_file_range
+ *			ENOSPC	 a page would have to be allocated at the LIMIT
+ *				 (write, copy_file_range: nothing was done yet,
+ *				 else the short count)
+ *	fallocate	EOPNOTSUPP
+ *				 COLLAPSE_RANGE, INSERT_RANGE
+ *			EFBIG	 beyond the largest size
+ *			ENODEV	 a /dev/cowmem handle: ask FILE for a file; so
+ *				 does MADV_REMOVE in a mapping of one
+ *	FICLONE, FICLONERANGE, FIDEDUPERANGE
+ *			EINVAL	 not a multiple of the page size (but a source
+ *				 range may end at the end of the source, and
+ *				 then must reach the end of the destination or
+ *				 beyond), overlapping, or beyond the end of the
+ *				 source (FIDEDUPERANGE: of either)
+ *			EXDEV	 the other is not a file of cowmem; a handle of
+ *				 /dev/cowmem is none (between two: EINVAL)
+ *			EFBIG	 beyond the largest size
+ *			ENOSPC	 a page that is pinned would have to be copied,
+ *				 at the LIMIT
+ *			EIO	 memory error in a page that has to be copied or
+ *				 compared
+ *	copy_file_range	EINVAL	 overlapping, or a /dev/cowmem handle
  *	rmmod		EAGAIN	 (EWOULDBLOCK) while a buffer exists
+ *
+ * fallocate() of a failed call has undone what it did.  Modes: 0 and KEEP_SIZE
+ * fill holes with pages, PUNCH_HOLE makes holes, ZERO_RANGE replaces by pages of
+ * zeroes, UNSHARE_RANGE copies pages that other buffers share and fills holes,
+ * so that no later store needs a page.
  */
 #ifndef _UAPI_LINUX_COWMEM_H
 #define _UAPI_LINUX_COWMEM_H
@@ -205,10 +233,14 @@ struct cowmem_member {
  * references in flight (O_DIRECT, io_uring, process_vm_writev, ptrace) fall on
  * either side, page by page.
  *
- * Errors: EACCES (handle cannot read), EINVAL (name; range not aligned or
- * beyond the end), EBADF (a member is not a handle of a cowmem buffer),
- * EOPNOTSUPP (ranges or groups without their feature bits), EIO (a page that
- * has to be copied because it is pinned has a memory error).
+ * A snapshot of a range is a buffer of that length, whose offset 0 is @offset.
+ *
+ * Errors: EACCES (handle, or fd of a member, cannot read), EINVAL (name; range
+ * not aligned, beyond the end, or empty because @offset is the end; more than
+ * max_members; one buffer twice; only one of @members and @nr_members is 0),
+ * EBADF (a member is not a handle of a cowmem buffer), EOPNOTSUPP (ranges or
+ * groups without their feature bits), EIO (a page that has to be copied because
+ * it is pinned has a memory error), ENOSPC (so, at the LIMIT).
  */
 struct cowmem_snapshot {
 	__u32 size;
@@ -235,12 +267,19 @@ struct cowmem_snapshot {
  *	whole buffer, whose size becomes that of the source
  *
  * Makes the content of this buffer, or of a range of it, equal to another's,
- * under its live mappings, at a cost that grows with what differs.
+ * under its live mappings, at a cost that grows with what differs (for a range
+ * that the source has at another offset, with the range).  The size changes only
+ * for the whole buffer.  No mapping and no snapshot shows a part of it, or new
+ * content before the old is gone everywhere.  Private copies of MAP_PRIVATE
+ * mappings stay, but for those beyond a new end.  A page of this buffer that is
+ * pinned for writing keeps its place and gets the content.
  *
  * Errors: EBADF (source is not a handle of a cowmem buffer), EACCES (this
  * handle cannot write or the source cannot be read), EPERM (this buffer is
- * frozen), EINVAL (range not aligned or beyond the end, or overlapping itself),
- * ENOSPC (LIMIT), EIO (as for SNAPSHOT).
+ * frozen), EINVAL (range not aligned, beyond the end of either, or overlapping
+ * itself), ENOSPC (LIMIT, while a pinned page has to be copied), EIO (as for
+ * SNAPSHOT; if the memory fails only while a page that stays is filled, all is
+ * done but for that page).
  */
 struct cowmem_restore {
 	__u32 size;
@@ -253,7 +292,8 @@ struct cowmem_restore {
 };
 
 /* The caller promises that nobody writes meanwhile; small differences are
- * copied back into pages that stay mapped writable.
+ * copied back into pages that stay mapped writable.  Who reads meanwhile may see
+ * a part of it.
  */
 #define COWMEM_IN_PLACE		(1U << 0)
 
@@ -284,8 +324,11 @@ struct cowmem_extent {
  * @cursor: in: where to start, in bytes; out: where to go on, or all ones at
  *	the end
  *
- * Lists the ranges in which this buffer and another do not share pages.  Never
- * misses a difference and never lists a page that is still shared.
+ * Lists the ranges in which this buffer and another do not share pages, in
+ * ascending order, up to the end of the longer.  Never misses a difference,
+ * never lists a page that is still shared, nor a hole of both.  One call sees
+ * both at one moment; it may return fewer extents than there is room for, and
+ * an extent may go on in the next.
  *
  * Errors: EBADF (other is not a handle of a cowmem buffer), EACCES (one of the
  * two cannot be read), EINVAL (cursor not aligned, nr_extents 0).
@@ -305,6 +348,11 @@ struct cowmem_diff {
  * @flags: 0
  * @limit: bytes of pages that the account of this buffer may hold; all ones:
  *	no limit
+ *
+ * An account is made with a fresh buffer and shared by all snapshots and clones
+ * of it.  A page counts for the account whose buffer it was allocated for, until
+ * it is freed.  A limit below what is held already only stops new pages.  The
+ * parameter max_pages of the module bounds all accounts together in the same way.
  *
  * Errors: EPERM (neither the creator's uid nor CAP_SYS_RESOURCE).
  */
@@ -334,9 +382,12 @@ struct cowmem_limit {
  * @held: out: pages copied only because somebody (a pin for DMA, a pipe, a
  *	reader) held a reference to them; part of @copied
  * @snapshots: out: snapshots taken of this buffer
- * @private: out: with COWMEM_SHARING: bytes that no other buffer reaches (USS)
+ * @private: out: with COWMEM_SHARING: bytes of pages that this buffer reaches,
+ *	at one offset, and no other does (USS)
  * @proportional: out: with COWMEM_SHARING: bytes, each page split among the
- *	buffers that reach it (PSS)
+ *	buffers that reach it (PSS), rounded down; the sum over all buffers is
+ *	the bytes of pages held, less below one byte a page, whenever nothing
+ *	changes meanwhile
  * @index: out: with COWMEM_SHARING: bytes of the buffer's page index that no
  *	other buffer shares
  * @name: out: name of the buffer

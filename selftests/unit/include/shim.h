@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * As much of the kernel as module/tree.c, module/page.c and their KUnit suites
+ * As much of the kernel as module/tree.c, page.c, account.c and their KUnit suites
  * need to be built for user space.  The headers in linux/ and kunit/ have the
  * names that those files include, and include this one.
  *
@@ -39,11 +39,44 @@ typedef unsigned long pgoff_t;
 #define unlikely(condition)	__builtin_expect(!!(condition), 0)
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 
+#define U64_MAX			UINT64_MAX
+
 #define min(a, b) ({							\
 	__typeof__(a) __a = (a);					\
 	__typeof__(b) __b = (b);					\
 	__a < __b ? __a : __b;						\
 })
+
+#define max(a, b) ({							\
+	__typeof__(a) __a = (a);					\
+	__typeof__(b) __b = (b);					\
+	__a > __b ? __a : __b;						\
+})
+
+#define READ_ONCE(x)		(*(const volatile __typeof__(x) *)&(x))
+
+/* linux/err.h */
+
+static inline void *ERR_PTR(long error)
+{
+	return (void *)error;
+}
+
+static inline long PTR_ERR(const void *ptr)
+{
+	return (long)ptr;
+}
+
+static inline bool IS_ERR(const void *ptr)
+{
+	return (unsigned long)ptr >= -4095UL;
+}
+
+/* linux/uidgid.h */
+
+typedef struct {
+	unsigned int val;
+} kuid_t;
 
 /* linux/version.h: the newest, so that compat.h has nothing to add. */
 
@@ -72,6 +105,7 @@ static inline struct timespec inode_set_mtime_to_ts(struct inode *inode,
 /* linux/sched.h, linux/smp.h */
 
 #define cond_resched()		do { } while (0)
+#define fatal_signal_pending(task)	false
 #define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
 
 extern int shim_cpu;
@@ -103,6 +137,17 @@ static inline void atomic_long_set(atomic_long_t *v, long i)
 static inline void atomic_long_inc(atomic_long_t *v)
 {
 	__atomic_fetch_add(&v->counter, 1, __ATOMIC_RELAXED);
+}
+
+static inline void atomic_long_dec(atomic_long_t *v)
+{
+	__atomic_fetch_sub(&v->counter, 1, __ATOMIC_RELAXED);
+}
+
+static inline bool atomic_long_try_cmpxchg(atomic_long_t *v, long *old, long new)
+{
+	return __atomic_compare_exchange_n(&v->counter, old, new, false,
+					   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 static inline bool atomic_long_dec_and_test(atomic_long_t *v)
@@ -182,9 +227,11 @@ static inline bool bitmap_empty(const unsigned long *map, unsigned int bits)
 	return find_next_bit(map, bits, 0) == bits;
 }
 
-static inline void bitmap_zero(unsigned long *map, unsigned int bits)
+static inline void bitmap_clear(unsigned long *map, unsigned int start,
+				unsigned int nr)
 {
-	memset(map, 0, (bits + BITS_PER_LONG - 1) / BITS_PER_LONG * sizeof(long));
+	while (nr--)
+		__clear_bit(start++, map);
 }
 
 /* linux/percpu_counter.h */
@@ -220,7 +267,11 @@ static inline s64 percpu_counter_sum_positive(struct percpu_counter *counter)
 #define __GFP_ACCOUNT		0x08u
 #define __GFP_NOWARN		0x10u
 #define __GFP_HIGHMEM		0x20u
+#define GFP_KERNEL_ACCOUNT	(GFP_KERNEL | __GFP_ACCOUNT)
 #define SLAB_ACCOUNT		0x01u
+
+#define kmalloc(size, gfp)	malloc(size)
+#define kfree(object)		free(object)
 
 struct kmem_cache;
 
@@ -244,6 +295,10 @@ struct vm_area_struct;
 
 struct page {
 	unsigned long private;
+	unsigned long index;
+	struct {
+		void *next;
+	} lru;
 	int refcount;
 	bool locked;
 	bool poisoned;
