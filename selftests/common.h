@@ -93,6 +93,106 @@ static inline struct cowmem_stat cow_stat(int fd)
 	return arg;
 }
 
+/* A range in bytes: a buffer of @length. */
+static inline int cow_snapshot_range(int fd, uint32_t flags, uint64_t offset,
+				     uint64_t length)
+{
+	struct cowmem_snapshot arg = {
+		.size = sizeof(arg),
+		.flags = COWMEM_CLOEXEC | flags,
+		.offset = offset,
+		.length = length,
+		.fd = -1,
+	};
+	int err = cow_ioctl(fd, COWMEM_SNAPSHOT, &arg);
+
+	return err ? err : arg.fd;
+}
+
+/* One cut over all members, whose snapshot_fd it sets. */
+static inline int cow_snapshot_group(int fd, uint32_t flags,
+				     struct cowmem_member *members,
+				     unsigned int nr)
+{
+	struct cowmem_snapshot arg = {
+		.size = sizeof(arg),
+		.flags = COWMEM_CLOEXEC | flags,
+		.members = (uintptr_t)members,
+		.nr_members = nr,
+		.fd = -1,
+	};
+
+	return cow_ioctl(fd, COWMEM_SNAPSHOT, &arg);
+}
+
+static inline int cow_restore(int fd, int source, uint32_t flags)
+{
+	struct cowmem_restore arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.source = source,
+	};
+
+	return cow_ioctl(fd, COWMEM_RESTORE, &arg);
+}
+
+static inline int cow_restore_range(int fd, uint64_t offset, int source,
+				    uint64_t source_offset, uint64_t length,
+				    uint32_t flags)
+{
+	struct cowmem_restore arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.source = source,
+		.offset = offset,
+		.source_offset = source_offset,
+		.length = length,
+	};
+
+	return cow_ioctl(fd, COWMEM_RESTORE, &arg);
+}
+
+/* Number of extents (at most @nr), from *@cursor on, or -errno. */
+static inline int cow_diff(int fd, int other, struct cowmem_extent *extents,
+			   unsigned int nr, uint64_t *cursor)
+{
+	struct cowmem_diff arg = {
+		.size = sizeof(arg),
+		.other = other,
+		.nr_extents = nr,
+		.extents = (uintptr_t)extents,
+		.cursor = *cursor,
+	};
+	int err = cow_ioctl(fd, COWMEM_DIFF, &arg);
+
+	if (err)
+		return err;
+	*cursor = arg.cursor;
+	return arg.nr_extents;
+}
+
+static inline int cow_limit(int fd, uint64_t limit)
+{
+	struct cowmem_limit arg = { .size = sizeof(arg), .limit = limit };
+
+	return cow_ioctl(fd, COWMEM_LIMIT, &arg);
+}
+
+/* With private, proportional and index. */
+static inline struct cowmem_stat cow_sharing(int fd)
+{
+	struct cowmem_stat arg = {
+		.size = sizeof(arg),
+		.flags = COWMEM_SHARING,
+	};
+
+	if (cow_ioctl(fd, COWMEM_STAT, &arg)) {
+		perror("COWMEM_STAT");
+		exit(1);
+	}
+	return arg;
+}
+
 /* MAP_FAILED on error. */
 static inline char *cow_map(int fd, size_t length, int prot)
 {

@@ -18,11 +18,16 @@
  *	isolation	a clone never shows what was stored to its origin later,
  *			nor the other way round.
  *
+ * All of it also over a group of buffers, which are snapshotted at one moment,
+ * and with a meddler beside the writers, who restores another buffer from
+ * theirs, compares, clones, dedupes, unshares, punches and resizes.
+ *
  * The windows are a few instructions wide: the build of the module with race
  * amplifiers opens them.  COWMEM_STRESS_SNAPSHOTS sets how long it takes.
  */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <linux/fs.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 
@@ -40,11 +45,80 @@
 #define SIZE		((NR_PAGES + 1) * PAGE)
 #define KEPT		6
 
+/* The last buffer of a group goes on behind; only the meddler uses that. */
+#define SPARE_PAGES	64
+#define MAX_BUFFERS	3
+
+/* Buffers whose mappings, one behind the other, are one area of SIZE bytes. */
+struct area {
+	unsigned int nr;
+	int fd[MAX_BUFFERS];
+};
+
+static size_t area_start(const struct area *area, unsigned int i)
+{
+	return i * (SIZE / PAGE) / area->nr * PAGE;
+}
+
+static size_t area_length(const struct area *area, unsigned int i)
+{
+	return area_start(area, i + 1) - area_start(area, i);
+}
+
+static char *area_map(const struct area *area, int prot)
+{
+	char *map = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	for (unsigned int i = 0; map != MAP_FAILED && i < area->nr; i++)
+		if (mmap(map + area_start(area, i), area_length(area, i), prot,
+			 MAP_SHARED | MAP_FIXED, area->fd[i], 0) == MAP_FAILED)
+			return MAP_FAILED;
+	return map;
+}
+
+static void area_close(const struct area *area)
+{
+	for (unsigned int i = 0; i < area->nr; i++)
+		close(area->fd[i]);
+}
+
+/* The buffer that has an offset of the area, and where. */
+static int area_find(const struct area *area, size_t *offset)
+{
+	unsigned int i = area->nr - 1;
+
+	while (area_start(area, i) > *offset)
+		i--;
+	*offset -= area_start(area, i);
+	return area->fd[i];
+}
+
+static int area_snapshot(const struct area *area, uint32_t flags,
+			 struct area *snap)
+{
+	struct cowmem_member members[MAX_BUFFERS] = { };
+	int err;
+
+	snap->nr = area->nr;
+	if (area->nr == 1) {
+		snap->fd[0] = cow_snapshot(area->fd[0], flags);
+		return snap->fd[0] < 0 ? snap->fd[0] : 0;
+	}
+	for (unsigned int i = 0; i < area->nr; i++)
+		members[i].fd = area->fd[i];
+	err = cow_snapshot_group(area->fd[0], flags, members, area->nr);
+	for (unsigned int i = 0; !err && i < area->nr; i++)
+		snap->fd[i] = members[i].snapshot_fd;
+	return err;
+}
+
 struct shared {
 	atomic_bool stop;
 	atomic_ulong rounds[WRITERS];
 	atomic_ulong lost;
 	atomic_ulong stale;
+	atomic_ulong meddled;
+	atomic_ulong torn;	/* what the meddler saw */
 };
 
 static unsigned long snapshots_wanted(unsigned long standard)
@@ -91,9 +165,10 @@ static void write_chain(char *map, unsigned int w, uint64_t n)
 			     k ? atomic_load(chain_word(map, k - 1)) : n);
 }
 
-static void writer(int fd, struct shared *shared, unsigned int w)
+static void writer(const struct area *area, struct shared *shared,
+		   unsigned int w)
 {
-	char *map = cow_map(fd, SIZE, PROT_READ | PROT_WRITE);
+	char *map = area_map(area, PROT_READ | PROT_WRITE);
 
 	for (uint64_t n = 1; !shared->stop; n++) {
 		write_own(map, shared, w, n);
@@ -104,18 +179,22 @@ static void writer(int fd, struct shared *shared, unsigned int w)
 }
 
 /* Keeps pages mapped read-only, and checks what it sees against read(). */
-static void reader(int fd, struct shared *shared)
+static void reader(const struct area *area, struct shared *shared)
 {
-	const char *map = cow_map(fd, SIZE, PROT_READ);
+	const char *map = area_map(area, PROT_READ);
 	unsigned int page = 0;
 	uint64_t value;
 
 	while (!shared->stop) {
+		size_t offset;
+		int fd;
+
 		if (page % 8 == 0)
 			usleep(200);
 		page = (page + 1) % (WRITERS * OWN_PAGES + CHAIN_PAGES);
-		if (pread(fd, &value, sizeof(value), page * STRIDE * PAGE) !=
-		    sizeof(value))
+		offset = page * STRIDE * PAGE;
+		fd = area_find(area, &offset);
+		if (pread(fd, &value, sizeof(value), offset) != sizeof(value))
 			shared->stale++;
 		else if (atomic_load(word((char *)map, page)) < value)
 			shared->stale++;
@@ -159,8 +238,101 @@ static uint64_t checksum(char *map)
 	return sum;
 }
 
+static void dedupe(int src, int dst, uint64_t offset, uint64_t length)
+{
+	union {
+		struct file_dedupe_range range;
+		char space[sizeof(struct file_dedupe_range) +
+			   sizeof(struct file_dedupe_range_info)];
+	} arg = {
+		.range = {
+			.src_offset = offset,
+			.src_length = length,
+			.dest_count = 1,
+		},
+	};
+
+	arg.range.info[0].dest_fd = dst;
+	arg.range.info[0].dest_offset = offset;
+	ioctl(src, FIDEDUPERANGE, &arg);
+}
+
+/*
+ * One buffer and its copy, which shares with it what they have in common.  The
+ * spare pages are not part of the area; all else may be done to them.
+ */
+static void meddle(int fd, int copy, size_t length, unsigned int what)
+{
+	struct cowmem_extent extents[16];
+	struct file_clone_range clone = {
+		.src_fd = fd,
+		.src_offset = PAGE,
+		.src_length = length - PAGE,
+		.dest_offset = PAGE,
+	};
+	uint64_t cursor = 0;
+
+	switch (what % 8) {
+	case 0:
+		ioctl(copy, FICLONERANGE, &clone);
+		break;
+	case 1:
+		while (cow_diff(fd, copy, extents, 16, &cursor) > 0 && cursor != UINT64_MAX)
+			;
+		break;
+	case 2:
+		dedupe(copy, fd, 0, length);
+		break;
+	case 3:
+		dedupe(fd, copy, 0, length);
+		break;
+	case 4:
+		fallocate(fd, FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE, 0, length);
+		break;
+	case 5:
+		fallocate(fd, 0, length, SPARE_PAGES * PAGE);
+		break;
+	case 6:
+		fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  length + PAGE / 2, SPARE_PAGES / 2 * PAGE);
+		break;
+	case 7:
+		ftruncate(fd, length + what / 8 % SPARE_PAGES * PAGE);
+		break;
+	}
+}
+
+static unsigned int order_violations(char *map);
+static unsigned int chain_violations(char *map);
+
+static void meddler(const struct area *area, struct shared *shared)
+{
+	struct area copy = { .nr = area->nr };
+	unsigned int what = 0;
+	char *map;
+
+	if (area_snapshot(area, COWMEM_WRITABLE, &copy))
+		shared->torn++;
+	map = area_map(&copy, PROT_READ | PROT_WRITE);
+	while (!shared->stop) {
+		unsigned int i = what++ % area->nr;
+
+		meddle(area->fd[i], copy.fd[i], area_length(area, i), what / area->nr);
+		shared->meddled++;
+		if (what % 4)
+			continue;
+		/* One buffer as a whole is restored at one moment. */
+		if (cow_restore(copy.fd[i], area->fd[i], 0))
+			shared->torn++;
+		if (area->nr == 1)
+			shared->torn += order_violations(map) + chain_violations(map);
+	}
+	munmap(map, SIZE);
+	area_close(&copy);
+}
+
 struct kept {
-	int fd;
+	struct area area;
 	char *map;
 	uint64_t sum;
 };
@@ -174,13 +346,12 @@ struct counts {
 	unsigned long failed;
 };
 
-static void keep(struct kept *kept, int snap, struct counts *counts)
+static void keep(struct kept *kept, struct counts *counts)
 {
-	kept->fd = snap;
-	kept->map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, snap, 0);
+	kept->map = area_map(&kept->area, PROT_READ);
 	if (kept->map == MAP_FAILED) {
 		counts->failed++;
-		close(snap);
+		area_close(&kept->area);
 		kept->map = NULL;
 		return;
 	}
@@ -197,7 +368,7 @@ static void let_go(struct kept *kept, struct counts *counts)
 	if (checksum(kept->map) != kept->sum)
 		counts->changed++;
 	munmap(kept->map, SIZE);
-	close(kept->fd);
+	area_close(&kept->area);
 	kept->map = NULL;
 }
 
@@ -205,16 +376,17 @@ static void let_go(struct kept *kept, struct counts *counts)
  * A pipe holds a page of a snapshot when that is closed: the origin becomes the
  * last owner, and writes.
  */
-static void hold_page(int fd, char *live, struct counts *counts, int pipefd[2],
-		      uint64_t n)
+static void hold_page(const struct area *area, char *live,
+		      struct counts *counts, int pipefd[2], uint64_t n)
 {
 	struct iovec iov = { .iov_len = sizeof(n) };
+	size_t offset = HELD_OFFSET;
 	uint64_t seen = 0;
-	int snap;
+	int snap, fd = area_find(area, &offset);
 
 	atomic_store(held_word(live), n);
 	snap = cow_snapshot(fd, 0);
-	iov.iov_base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, snap, HELD_OFFSET);
+	iov.iov_base = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, snap, offset);
 	if (snap < 0 || iov.iov_base == MAP_FAILED ||
 	    vmsplice(pipefd[1], &iov, 1, 0) != sizeof(n)) {
 		counts->failed++;
@@ -229,9 +401,10 @@ static void hold_page(int fd, char *live, struct counts *counts, int pipefd[2],
 		counts->held++;
 }
 
-static struct counts take_snapshots(int fd, unsigned long wanted)
+static struct counts take_snapshots(const struct area *area,
+				    unsigned long wanted)
 {
-	char *live = cow_map(fd, SIZE, PROT_READ | PROT_WRITE);
+	char *live = area_map(area, PROT_READ | PROT_WRITE);
 	struct kept kept[KEPT] = { };
 	struct counts counts = { };
 	int pipefd[2];
@@ -241,14 +414,14 @@ static struct counts take_snapshots(int fd, unsigned long wanted)
 	/* There are more busy threads than CPUs: do not wait for a turn. */
 	setpriority(PRIO_PROCESS, 0, -10);
 	for (unsigned long i = 0; i < wanted; i++) {
-		int snap = cow_snapshot(fd, i % 4 ? 0 : COWMEM_WRITABLE);
+		struct kept *next = &kept[i % KEPT];
 
-		let_go(&kept[i % KEPT], &counts);
-		if (snap < 0)
+		let_go(next, &counts);
+		if (area_snapshot(area, i % 4 ? 0 : COWMEM_WRITABLE, &next->area))
 			counts.failed++;
 		else
-			keep(&kept[i % KEPT], snap, &counts);
-		hold_page(fd, live, &counts, pipefd, i);
+			keep(next, &counts);
+		hold_page(area, live, &counts, pipefd, i);
 		/* Enough is known. */
 		if (counts.order || counts.chain || counts.changed ||
 		    counts.held || counts.failed)
@@ -265,7 +438,7 @@ static struct counts take_snapshots(int fd, unsigned long wanted)
 }
 
 struct thread_arg {
-	int fd;
+	const struct area *area;
 	struct shared *shared;
 	unsigned int w;
 };
@@ -275,41 +448,68 @@ static void *run_thread(void *data)
 	struct thread_arg *arg = data;
 
 	if (arg->w < WRITERS)
-		writer(arg->fd, arg->shared, arg->w);
+		writer(arg->area, arg->shared, arg->w);
+	else if (arg->w == WRITERS)
+		reader(arg->area, arg->shared);
 	else
-		reader(arg->fd, arg->shared);
+		meddler(arg->area, arg->shared);
 	return NULL;
 }
 
+#define MAX_THREADS	(WRITERS + 2)
+
 FIXTURE(cut) {
-	int fd;
+	struct area area;
 	struct shared *shared;
-	struct thread_arg args[WRITERS + 1];
-	pthread_t threads[WRITERS + 1];
-	pid_t children[WRITERS + 1];
+	unsigned int nr_threads;
+	struct thread_arg args[MAX_THREADS];
+	pthread_t threads[MAX_THREADS];
+	pid_t children[MAX_THREADS];
 };
 
 FIXTURE_VARIANT(cut) {
 	bool processes;
+	bool meddler;
+	unsigned int nr_buffers;
 };
 
 FIXTURE_VARIANT_ADD(cut, threads) {
-	.processes = false,
+	.nr_buffers = 1,
 };
 
 FIXTURE_VARIANT_ADD(cut, processes) {
 	.processes = true,
+	.nr_buffers = 1,
+};
+
+FIXTURE_VARIANT_ADD(cut, group) {
+	.nr_buffers = MAX_BUFFERS,
+};
+
+FIXTURE_VARIANT_ADD(cut, meddler) {
+	.meddler = true,
+	.nr_buffers = 1,
+};
+
+FIXTURE_VARIANT_ADD(cut, group_and_meddler) {
+	.processes = true,
+	.meddler = true,
+	.nr_buffers = MAX_BUFFERS,
 };
 
 FIXTURE_SETUP(cut)
 {
-	self->fd = cow_create(SIZE, "stress");
-	ASSERT_GE(self->fd, 0);
+	self->nr_threads = MAX_THREADS - !variant->meddler;
+	self->area.nr = variant->nr_buffers;
+	for (unsigned int i = 0; i < self->area.nr; i++) {
+		self->area.fd[i] = cow_create(area_length(&self->area, i), "stress");
+		ASSERT_GE(self->area.fd[i], 0);
+	}
 	self->shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(self->shared, MAP_FAILED);
-	for (unsigned int i = 0; i < WRITERS + 1; i++) {
-		self->args[i] = (struct thread_arg){ self->fd, self->shared, i };
+	for (unsigned int i = 0; i < self->nr_threads; i++) {
+		self->args[i] = (struct thread_arg){ &self->area, self->shared, i };
 		if (!variant->processes) {
 			ASSERT_EQ(pthread_create(&self->threads[i], NULL, run_thread,
 						 &self->args[i]), 0);
@@ -326,7 +526,7 @@ FIXTURE_SETUP(cut)
 
 FIXTURE_TEARDOWN(cut)
 {
-	close(self->fd);
+	area_close(&self->area);
 }
 
 TEST_F_TIMEOUT(cut, snapshots_are_consistent_and_immutable, 900)
@@ -334,9 +534,9 @@ TEST_F_TIMEOUT(cut, snapshots_are_consistent_and_immutable, 900)
 	struct counts counts;
 	int status;
 
-	counts = take_snapshots(self->fd, snapshots_wanted(600));
+	counts = take_snapshots(&self->area, snapshots_wanted(150));
 	self->shared->stop = true;
-	for (unsigned int i = 0; i < WRITERS + 1; i++) {
+	for (unsigned int i = 0; i < self->nr_threads; i++) {
 		if (!variant->processes) {
 			pthread_join(self->threads[i], NULL);
 			continue;
@@ -344,8 +544,9 @@ TEST_F_TIMEOUT(cut, snapshots_are_consistent_and_immutable, 900)
 		waitpid(self->children[i], &status, 0);
 		EXPECT_EQ(status, 0);
 	}
-	TH_LOG("%lu snapshots, %lu and %lu rounds", counts.snapshots,
-	       self->shared->rounds[0], self->shared->rounds[1]);
+	TH_LOG("%lu snapshots, %lu and %lu rounds, %lu times meddled",
+	       counts.snapshots, self->shared->rounds[0],
+	       self->shared->rounds[1], self->shared->meddled);
 	EXPECT_EQ(counts.failed, 0);
 	EXPECT_EQ(counts.order, 0);
 	EXPECT_EQ(counts.chain, 0);
@@ -353,6 +554,9 @@ TEST_F_TIMEOUT(cut, snapshots_are_consistent_and_immutable, 900)
 	EXPECT_EQ(counts.held, 0);
 	EXPECT_EQ(self->shared->lost, 0);
 	EXPECT_EQ(self->shared->stale, 0);
+	EXPECT_EQ(self->shared->torn, 0);
+	if (variant->meddler)
+		EXPECT_GT(self->shared->meddled, 8);
 	for (unsigned int w = 0; w < WRITERS; w++)
 		EXPECT_GT(self->shared->rounds[w], 1);
 }
@@ -491,7 +695,7 @@ FIXTURE_TEARDOWN(clones)
 
 TEST_F_TIMEOUT(clones, are_isolated_while_both_write, 900)
 {
-	struct race race = { .rounds = snapshots_wanted(300) };
+	struct race race = { .rounds = snapshots_wanted(150) };
 	pthread_t writer;
 
 	race.sides[ORIGIN].fd = self->fd;

@@ -3,8 +3,8 @@
 # usage: run.sh [MUTANT...]
 #
 # Break the module on purpose, one patch at a time, and see that the test named
-# in the patch turns red: it runs with the race amplifiers, on the stock 6.12
-# kernel.  A mutant that survives is a finding.
+# in the patch (MODULE:TEST, as in tests.list) turns red, on the stock 6.12 kernel.
+# A mutant that survives is a finding.
 set -u
 
 here=$(dirname "$(realpath "$0")")
@@ -27,10 +27,10 @@ for patch in "$@"; do
         continue
     fi
     COWMEM_TREE=$tree COWMEM_BUILD=$tree/build LOG=$work/$name.log \
-        "$top/selftests/vm/run.sh" 6.12 "amplify:$test" >"$work/$name.out" 2>&1
+        "$top/selftests/vm/run.sh" 6.12 "$test" >"$work/$name.out" 2>&1
     status=$?
     # Red because the test said so or the kernel died, not because nothing ran.
-    if [ $status -ne 0 ] && grep -q "^# test: $test" "$work/$name.log"; then
+    if [ $status -ne 0 ] && grep -q "^# test: ${test#*:}" "$work/$name.log"; then
         echo "ok - $name: caught by $test: $(grep -m 1 -E 'Expected|BUG|WARNING|Oops|general protection|died or hung|no end' "$work/$name.log" | sed 's/^# *//')"
         passed=$((passed + 1))
     else

@@ -8,7 +8,9 @@ here=$(dirname "$(realpath "$0")")
 top=$(realpath "$here/../..")
 out=$top/build/bench
 mkdir -p "$out"
-gcc -O2 -Wall -D_GNU_SOURCE -static -I"$top/uapi" "$top/tools/bench/bench.c" -o "$out/bench"
+for program in bench algebra; do
+    gcc -O2 -Wall -D_GNU_SOURCE -static -I"$top/uapi" "$top/tools/bench/$program.c" -o "$out/$program"
+done
 ko=$("$here/build.sh" 6.12)
 cp "$ko" "$out/fanout-64.ko"
 ko=$("$here/build.sh" 6.12 NODE_SHIFT=9)
@@ -22,7 +24,8 @@ cat >"$out/init" <<'INIT'
 for fanout in 64 512; do
     echo
     echo "=== Tree with $fanout slots a node ==="
-    /bin/busybox insmod /fanout-$fanout.ko && /bench; /bin/busybox rmmod cowmem || echo FAILED
+    /bin/busybox insmod /fanout-$fanout.ko && /bench && /algebra
+    /bin/busybox rmmod cowmem || echo FAILED
 done
 /bin/busybox echo done >/dev/ttyS1
 /bin/busybox usleep 200000
@@ -32,7 +35,7 @@ chmod +x "$out/init"
 mkdir -p "$out/bin"
 cp /bin/busybox "$out/bin/"
 rm -f "$out/initrd" "$out/verdict"
-(cd "$out" && printf '%s\n' init bench bin bin/busybox fanout-64.ko fanout-512.ko |
+(cd "$out" && printf '%s\n' init bench algebra bin bin/busybox fanout-64.ko fanout-512.ko |
     cpio -o -H newc --quiet) >"$out/initrd"
 root=$("$here/kernel.sh" 6.12)
 timeout "${TIMEOUT:-1800}" qemu-system-x86_64 \

@@ -16,6 +16,8 @@ variant=$(printf '%s' "$@" | tr -d '=1' | tr '[:upper:]' '[:lower:]')
 dir=${COWMEM_BUILD:-$top/build}/$kernel${variant:+-$variant}
 
 mkdir -p "$dir"
+exec 9>"$dir/.lock"
+flock 9
 # Only what is newer: what has been built stays built.
 cp -au "$top/Kbuild" "$top/Makefile" "$top/dkms.conf" "$top/module" "$top/uapi" "$dir/"
 log=$(make -s -C "$root/build" M="$dir" W=1 "$@" modules 2>&1) || {

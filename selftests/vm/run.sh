@@ -3,12 +3,14 @@
 # usage: run.sh KERNEL [TEST...]
 #
 # Boot a kernel of kernel.sh in QEMU and run tests in it: those named, or all
-# that are in tests.list.  Green is exit status 0 and the word "pass" on the
+# that tests.list has for it.  Green is exit status 0 and the word "pass" on the
 # VM's second serial port; a splat, a hang, a leak and a red test are red.
 #
 #	ACCEL		QEMU's accelerator (default tcg,thread=multi; a /dev/kvm
 #			that opens may still hang, so kvm is never guessed)
 #	TIMEOUT		seconds until the VM counts as hung
+#	SHARD		1 or 2: only every other test, so that two VMs share them
+#	COWMEM_*	what the tests say about it: how long they go on
 #	COWMEM_TREE	sources of the module (default: this tree)
 #	COWMEM_BUILD	where to build (default: build/ in this tree)
 set -eu
@@ -22,15 +24,23 @@ export COWMEM_BUILD=$build
 memory=2048
 append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
 
-root=$("$here/kernel.sh" "$kernel")
+slow=1
 if [ "$kernel" = debug ]; then
-    append+=" page_owner=on kmemleak=on slub_debug=FZPU kunit.enable=1"
+    append+=" page_owner=on kmemleak=on kunit.enable=1"
     memory=1536
+    slow=6
+    : "${COWMEM_STRESS_SNAPSHOTS=100}" "${COWMEM_MODEL_OPS=1000}"
 fi
+# PID 1 finds these in its environment.
+append+=" ${COWMEM_STRESS_SNAPSHOTS:+COWMEM_STRESS_SNAPSHOTS=$COWMEM_STRESS_SNAPSHOTS}"
+append+=" ${COWMEM_MODEL_OPS:+COWMEM_MODEL_OPS=$COWMEM_MODEL_OPS}"
+append+=" ${COWMEM_MODEL_SEED:+COWMEM_MODEL_SEED=$COWMEM_MODEL_SEED}"
+append+=" ${COWMEM_CLONES_ROUNDS:+COWMEM_CLONES_ROUNDS=$COWMEM_CLONES_ROUNDS}"
+root=$("$here/kernel.sh" "$kernel")
 
 # Lines of tests.list for this kernel, whose name matches.
 select_tests() {
-    local kernels module seconds command wanted
+    local kernels module seconds command wanted nr=0
     while read -r kernels module seconds command; do
         case $kernels in ''|'#'*) continue ;; esac
         case ",$kernels," in *",$kernel,"*|*,all,*) ;; *) continue ;; esac
@@ -41,9 +51,10 @@ select_tests() {
             done
             [ -n "$wanted" ] || continue
         fi
+        nr=$((nr + 1))
+        [ -z "${SHARD:-}" ] || [ $((nr % 2)) -eq $((SHARD % 2)) ] || continue
         # All those checkers take their time.
-        [ "$kernel" = debug ] && seconds=$((seconds * 6))
-        echo "$module $seconds $command"
+        echo "$module $((seconds * slow)) $command"
     done <"$here/tests.list"
 }
 
@@ -63,6 +74,16 @@ stage_module() {
     cp "$ko" "$stage/$1"
 }
 
+# stage_program FILE DIR: a program of this machine, and what it is linked to.
+stage_program() {
+    mkdir -p "$stage/$2"
+    cp -L "$1" "$stage/$2/"
+    for file in $(ldd "$1" | grep -o '/[^ ]*'); do
+        mkdir -p "$stage/$(dirname "$file")"
+        cp -L "$file" "$stage/$file"
+    done
+}
+
 stage_module cowmem.ko
 if grep -q '^amplify ' "$stage/tests.list"; then
     stage_module amplify.ko AMPLIFY=1
@@ -70,16 +91,25 @@ fi
 if grep -q ' kunit$' "$stage/tests.list"; then
     stage_module kunit.ko KUNIT=1
 fi
-make -s -C "$top/selftests" KSRC="$("$here/kernel.sh" source)" OUT="$build/selftests" >&2
+mkdir -p "$build"
+flock "$build/.lock" make -s -C "$top/selftests" KSRC="$("$here/kernel.sh" source)" OUT="$build/selftests" >&2
 cp -p "$build"/selftests/* "$here"/guest/* "$stage/tests/"
 if grep -q ' run-tests$' "$stage/tests.list"; then
     # make, and what it wants to see, as on a user's machine.
     mkdir -p "$stage/src"
     cp -a "$top/uapi" "$top/README.md" "$top/selftests" "$stage/src/"
-    for file in $(command -v make) $(ldd "$(command -v make)" | grep -o '/[^ ]*'); do
-        mkdir -p "$stage/$(dirname "$file")"
-        cp -L "$file" "$stage/$file"
-    done
+    stage_program "$(command -v make)" bin
+fi
+if grep -q ' cp-reflink$' "$stage/tests.list"; then
+    stage_program "$(command -v cp)" gnu
+fi
+if grep -q ' pins$' "$stage/tests.list"; then
+    # A block device for O_DIRECT; built in where it is no module.
+    loop=$(find "$root" -path '*/drivers/block/loop.ko*' | head -n 1)
+    case $loop in
+    *.xz) xz -dc "$loop" >"$stage/loop.ko" ;;
+    *.ko) cp "$loop" "$stage/" ;;
+    esac
 fi
 cp /bin/busybox "$stage/bin/"
 cp "$here/init.sh" "$stage/init"
@@ -87,7 +117,7 @@ cp "$here/init.sh" "$stage/init"
 
 # Add up the time of the tests; 60 s for the boot and the leak check.
 budget=$(awk '{ sum += $2 } END { print sum + 90 }' "$stage/tests.list")
-log=${LOG:-$build/$kernel.log}
+log=${LOG:-$build/$kernel${SHARD:+-$SHARD}.log}
 mkdir -p "$(dirname "$log")"
 status=0
 # Whoever kills this script kills the VM.

@@ -4,102 +4,7 @@
  * in turn in the same process: medians, as ratios.  Rows as in the table of
  * README.md.  Prints what it does; on an emulated CPU only ratios mean anything.
  */
-#include <stdbool.h>
-#include <time.h>
-
-#include "../../selftests/common.h"
-
-#define MIB	(1UL << 20)
-#define GIB	(1UL << 30)
-#define ROUNDS	9
-/* Of what takes microseconds: one round more or less does not matter. */
-#define CLEAN_ROUNDS	301
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int nr)
-{
-	qsort(values, nr, sizeof(*values), by_value);
-	return values[nr / 2];
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-struct memory {
-	int fd;			/* -1: anonymous memory */
-	char *map;
-	size_t size;
-};
-
-static struct memory anonymous(size_t size)
-{
-	struct memory mem = { .fd = -1, .size = size };
-
-	mem.map = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (mem.map == MAP_FAILED)
-		die("mmap");
-	/* 4 KiB pages, as on both other sides. */
-	madvise(mem.map, size, MADV_NOHUGEPAGE);
-	return mem;
-}
-
-static struct memory buffer(size_t size)
-{
-	struct memory mem = { .fd = cow_create(size, "bench"), .size = size };
-
-	if (mem.fd < 0)
-		die("COWMEM_CREATE");
-	mem.map = cow_map(mem.fd, size, PROT_READ | PROT_WRITE);
-	if (mem.map == MAP_FAILED)
-		die("mmap");
-	return mem;
-}
-
-static void discard(struct memory *mem)
-{
-	munmap(mem->map, mem->size);
-	if (mem->fd >= 0)
-		close(mem->fd);
-}
-
-/*
- * Write @nr pages, each @stride pages behind the one before: stores only, a
- * load would be a fault of its own.
- */
-static void touch(struct memory *mem, unsigned long nr, unsigned long stride)
-{
-	for (unsigned long i = 0; i < nr; i++)
-		*(volatile char *)(mem->map + i * stride * PAGE) = 1;
-}
-
-static double time_snapshot(struct memory *mem, int *snap)
-{
-	double start = now();
-
-	*snap = cow_snapshot(mem->fd, 0);
-	start = now() - start;
-	if (*snap < 0)
-		die("COWMEM_SNAPSHOT");
-	return start;
-}
+#include "bench.h"
 
 /* As long as the parent is kept from running. */
 static double time_fork(void)
@@ -124,7 +29,7 @@ static void row_clean(void)
 	for (int i = 0; i < 4; i++) {
 		size_t size = i < 3 ? sizes[i] : 16 * GIB;
 		size_t stride = i < 3 ? 1 : size / (64 * MIB);
-		double snaps[CLEAN_ROUNDS], forks[ROUNDS], s, f;
+		double snaps[MANY_ROUNDS], forks[ROUNDS], s, f;
 		struct memory mem, anon;
 		int snap;
 
@@ -133,7 +38,7 @@ static void row_clean(void)
 		touch(&mem, size / stride / PAGE, stride);
 		time_snapshot(&mem, &snap);
 		close(snap);
-		for (int round = 0; round < CLEAN_ROUNDS; round++) {
+		for (int round = 0; round < MANY_ROUNDS; round++) {
 			snaps[round] = time_snapshot(&mem, &snap);
 			close(snap);
 		}
@@ -143,7 +48,7 @@ static void row_clean(void)
 		for (int round = 0; round < ROUNDS; round++)
 			forks[round] = time_fork();
 		discard(&anon);
-		s = median(snaps, CLEAN_ROUNDS);
+		s = median(snaps, MANY_ROUNDS);
 		f = median(forks, ROUNDS);
 		if (!i)
 			first = s;
@@ -151,16 +56,6 @@ static void row_clean(void)
 		       size / MIB, i < 3 ? "" : ", 64 MiB in it", s, f, f / s,
 		       s / first);
 	}
-}
-
-static unsigned long random_page(unsigned long nr)
-{
-	static unsigned long x = 88172645463325252;
-
-	x ^= x << 13;
-	x ^= x >> 7;
-	x ^= x << 17;
-	return x % nr;
 }
 
 /* Write @nr pages in runs of @run at random places. */
