@@ -12,8 +12,8 @@
 #include "buffer.h"
 #include "diff.h"
 
-/* More go on in the next extent. */
-#define EXTENT_PAGES	65536
+/* Differences that one call lists at most: writers wait meanwhile. */
+#define CALL_PAGES	(1UL << 18)
 
 /* The run that begins with a difference at @index. */
 static pgoff_t fill_extent(struct cowmem_buffer *buf,
@@ -23,7 +23,7 @@ static pgoff_t fill_extent(struct cowmem_buffer *buf,
 	bool data = cowmem_tree_lookup(&buf->tree, index);
 	pgoff_t end = index + 1;
 
-	while (end <= last && end - index < EXTENT_PAGES &&
+	while (end <= last && end - index < CALL_PAGES &&
 	       cowmem_tree_next_diff(&buf->tree, &other->tree, end, end) == end &&
 	       data == !!cowmem_tree_lookup(&buf->tree, end))
 		end++;
@@ -40,6 +40,7 @@ static int fill_extents(struct cowmem_buffer *buf, struct cowmem_buffer *other,
 			unsigned int nr)
 {
 	pgoff_t index = *cursor >> PAGE_SHIFT, end;
+	unsigned long nr_pages = 0;
 	unsigned int i = 0;
 
 	end = max(cowmem_buffer_nr_pages(buf), cowmem_buffer_nr_pages(other));
@@ -49,13 +50,14 @@ static int fill_extents(struct cowmem_buffer *buf, struct cowmem_buffer *other,
 					      end - 1);
 		if (index == ULONG_MAX)
 			break;
-		if (i == nr) {
+		if (i == nr || nr_pages >= CALL_PAGES) {
 			*cursor = (u64)index << PAGE_SHIFT;
 			break;
 		}
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		index = fill_extent(buf, other, index, end - 1, &extents[i++]);
+		index = fill_extent(buf, other, index, end - 1, &extents[i]);
+		nr_pages += extents[i++].length >> PAGE_SHIFT;
 	}
 	return i;
 }

@@ -151,6 +151,9 @@ static int fill_holes(struct cowmem_buffer *buf, const struct span *range,
 		err = piece_store(&piece, index, page, reserve);
 		if (err)
 			cowmem_page_drop(page);
+		else if (fatal_signal_pending(current))
+			err = -EINTR;
+		cond_resched();
 	}
 	if (!err)
 		return cowmem_replace(buf, range->first, range->nr, 0, &piece,
@@ -187,8 +190,12 @@ static int unshare_pages(struct cowmem_buffer *buf, const struct span *range)
 	int err;
 
 	for (index = range->first;
-	     (index = next_page(buf, index)) - range->first < range->nr; index++)
+	     (index = next_page(buf, index)) - range->first < range->nr; index++) {
 		nr_shared += !is_exclusive(buf, index);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
 	/* All of them before the first is used. */
 	err = cowmem_reserve_pages(&reserve, nr_shared);
 	for (index = range->first;
@@ -373,7 +380,10 @@ static int zero(struct cowmem_buffer *buf, const struct span *range,
 				     piece, COWMEM_REPLACE, reserve);
 	if (!err)
 		count_filled(buf, nr_before);
-	return err ?: zero_edges(buf, range, reserve);
+	if (!err)
+		err = zero_edges(buf, range, reserve);
+	/* A new page of zeroes that cannot be read. */
+	return err == -EHWPOISON ? -EIO : err;
 }
 
 int cowmem_range_zero(struct cowmem_buffer *buf, loff_t offset, loff_t length,

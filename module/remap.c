@@ -156,13 +156,15 @@ static ssize_t copy_steps(struct cowmem_copy *copy, size_t length)
 	size_t done = 0;
 	int err;
 
-	/* The source may have been truncated since this was checked. */
-	length = min_t(loff_t, length,
-		       max(i_size_read(&copy->source->inode) -
-			   copy->source_offset, 0LL));
 	while (done < length) {
+		loff_t left = i_size_read(&copy->source->inode) -
+			      copy->source_offset;
+
+		/* The source may have been truncated meanwhile. */
+		if (left <= 0)
+			break;
 		err = fatal_signal_pending(current) ? -EINTR :
-		      copy_step(copy, length - done);
+		      copy_step(copy, min_t(loff_t, length - done, left));
 		if (err)
 			return done ?: err;
 		done += copy->length;

@@ -109,13 +109,14 @@ static bool pages_equal(struct page *a, struct page *b, size_t bytes)
 static int compare_pages(struct replacement *r, struct page *page, pgoff_t index)
 {
 	struct page *new = cowmem_tree_lookup(r->piece, index);
-	u64 start = (u64)index << PAGE_SHIFT;
+	u64 bytes = PAGE_SIZE;
 
 	if ((page && PageHWPoison(page)) || (new && PageHWPoison(new)))
 		return -EIO;
-	/* What is hidden behind the end does not count. */
-	return pages_equal(page, new, min_t(u64, PAGE_SIZE, r->end - start)) ? 0 :
-	       -EBADE;
+	/* What is hidden behind the end does not count, but may not change. */
+	if (!r->buf->frozen)
+		bytes = min(bytes, r->end - ((u64)index << PAGE_SHIFT));
+	return pages_equal(page, new, bytes) ? 0 : -EBADE;
 }
 
 /* Wait for a MAP_PRIVATE fault that copies it: truncate only knows the tree. */
@@ -129,19 +130,20 @@ static void wait_private_fault(struct page *page)
 static int retire_page(struct replacement *r, pgoff_t index)
 {
 	struct page *page = cowmem_tree_lookup(&r->view, index);
+	bool held = page && cowmem_page_held(page, 0);
 	int err;
 
+	if (held) {
+		wait_private_fault(page);
+		held = cowmem_page_held(page, 0);
+	}
 	if (r->how == COWMEM_REPLACE_EQUAL) {
+		/* Whoever held it before may have written it since. */
 		err = compare_pages(r, page, index);
 		if (err)
 			return err;
 	}
-	if (!page || !cowmem_page_held(page, 0))
-		return 0;
-	wait_private_fault(page);
-	if (page_may_stay(r, index) && cowmem_page_held(page, 0))
-		return keep_page(r, index, page);
-	return 0;
+	return held && page_may_stay(r, index) ? keep_page(r, index, page) : 0;
 }
 
 static int retire_run(struct replacement *r, pgoff_t index, pgoff_t end)
@@ -201,6 +203,7 @@ static int copy_kept(struct replacement *r)
 			clear_highpage(kept->page);
 		else if (cowmem_page_copy(kept->page, kept->content))
 			err = -EHWPOISON;
+		cond_resched();
 	}
 	return err;
 }
@@ -213,6 +216,7 @@ static void forget_kept(struct replacement *r)
 		if (kept->content)
 			cowmem_page_drop(kept->content);
 		kfree(kept);
+		cond_resched();
 	}
 }
 
@@ -324,8 +328,8 @@ static int copy_zero_tail(const struct cowmem_copy *copy,
 {
 	loff_t size = i_size_read(&copy->buf->inode);
 
-	if (!copy->length || PAGE_ALIGNED(size) ||
-	    copy->offset + copy->length <= size)
+	/* Nor need it be zeroed if it goes as a whole. */
+	if (!copy->length || PAGE_ALIGNED(size) || copy->offset < size)
 		return 0;
 	return cowmem_buffer_zero(copy->buf, size, PAGE_ALIGN(size), reserve);
 }

@@ -18,6 +18,7 @@
 #include <linux/list.h>
 #include <linux/minmax.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "amplify.h"
@@ -42,6 +43,7 @@ static void forget_pinned(struct cowmem_cut *cut)
 		if (pin->copy)
 			cowmem_page_drop(pin->copy);
 		kfree(pin);
+		cond_resched();
 	}
 }
 
@@ -104,6 +106,8 @@ static int find_pinned(struct cowmem_cut *cut)
 			if (!cowmem_page_held(page, 0))
 				continue;
 			err = add_pinned(cut, index, page);
+			if (!err && fatal_signal_pending(current))
+				err = -EINTR;
 			if (err)
 				return err;
 		}
@@ -154,10 +158,12 @@ static void grant_pinned(struct cowmem_cut *cut)
 	struct cowmem_buffer *buf = cut->buf;
 	struct pinned_page *pin;
 
-	spin_lock(&buf->tree_lock);
-	list_for_each_entry(pin, &cut->pinned, list)
+	list_for_each_entry(pin, &cut->pinned, list) {
+		spin_lock(&buf->tree_lock);
 		cowmem_tree_store(&buf->tree, pin->index, pin->page);
-	spin_unlock(&buf->tree_lock);
+		spin_unlock(&buf->tree_lock);
+		cond_resched();
+	}
 }
 
 static int extract(struct cowmem_cut *cut, struct cowmem_reserve *reserve)
@@ -189,6 +195,7 @@ static int share(struct cowmem_cut *cut)
 	list_for_each_entry(pin, &cut->pinned, list) {
 		if (!err)
 			err = split_pinned(cut, pin, &reserve);
+		cond_resched();
 	}
 	/* The sharer's copies are its own, but nobody writes them yet. */
 	cowmem_tree_clear_granted(&cut->tree, 0, ULONG_MAX);
@@ -295,9 +302,9 @@ static int settle(struct cowmem_cut *cut)
 static int take(const struct cowmem_shot *shots, struct cowmem_cut *cuts,
 		unsigned int nr)
 {
-	unsigned int i;
+	unsigned int noio, i;
 	loff_t length;
-	int err;
+	int err = 0;
 
 	for (i = 0; i < nr; i++) {
 		err = shot_range(&shots[i], &cuts[i], &length);
@@ -308,8 +315,10 @@ static int take(const struct cowmem_shot *shots, struct cowmem_cut *cuts,
 	err = cowmem_cut_take(cuts, nr);
 	if (err)
 		return err;
+	noio = memalloc_noio_save();
 	for (i = 0; i < nr && !err; i++)
 		err = settle(&cuts[i]);
+	memalloc_noio_restore(noio);
 	if (err) {
 		for (i = 0; i < nr; i++)
 			cowmem_tree_drop(&cuts[i].tree);

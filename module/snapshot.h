@@ -35,7 +35,7 @@ struct cowmem_cut {
  * @nr: how many
  *
  * Context: may sleep.
- * Return: 0, -ENOMEM, -ENOSPC or -EIO; then all @tree are empty.
+ * Return: 0, -EINTR, -ENOMEM, -ENOSPC or -EIO; then all @tree are empty.
  */
 int cowmem_cut_take(struct cowmem_cut *cuts, unsigned int nr);
 

@@ -470,6 +470,8 @@ int cowmem_tree_align(struct cowmem_tree *piece, const struct cowmem_tree *tree,
 		}
 		cowmem_page_take(page);
 		cowmem_tree_store(&moved, index++, page);
+		if (fatal_signal_pending(current))
+			err = -EINTR;
 		cond_resched();
 	}
 	/* They are shared, for all that is known here. */
