@@ -37,6 +37,8 @@ static struct rollback restore_rounds(struct memory *mem, uint32_t flags)
 	struct rollback result;
 	int snap = cow_snapshot(mem->fd, 0);
 
+	/* So that only what is restored faults again. */
+	refaults(mem);
 	for (int round = 0; round < ROUNDS; round++) {
 		double start = now();
 
