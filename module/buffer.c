@@ -318,9 +318,8 @@ int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
 	return err;
 }
 
-/* Zero what the last page has beyond @end. */
-static int zero_tail(struct cowmem_buffer *buf, loff_t end,
-		     struct cowmem_reserve *reserve)
+int cowmem_buffer_zero_tail(struct cowmem_buffer *buf, loff_t end,
+			    struct cowmem_reserve *reserve)
 {
 	if (PAGE_ALIGNED(end))
 		return 0;
@@ -386,7 +385,8 @@ int cowmem_buffer_resize(struct cowmem_buffer *buf, loff_t size)
 	/* One path for the tail, one is left for the cut. */
 	err = cowmem_reserve_fill(&reserve);
 	if (!err)
-		err = zero_tail(buf, min(size, old_size), &reserve);
+		err = cowmem_buffer_zero_tail(buf, min(size, old_size),
+					      &reserve);
 	if (!err) {
 		i_size_write(&buf->inode, size);
 		if (size < old_size)
@@ -406,7 +406,7 @@ int cowmem_buffer_extend(struct cowmem_buffer *buf)
 
 	if (down_read_killable(&buf->snap))
 		return -EINTR;
-	err = zero_tail(buf, i_size_read(&buf->inode), &reserve);
+	err = cowmem_buffer_zero_tail(buf, i_size_read(&buf->inode), &reserve);
 	up_read(&buf->snap);
 	cowmem_reserve_release(&reserve);
 	return err;

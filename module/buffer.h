@@ -306,6 +306,20 @@ int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
 		       struct cowmem_reserve *reserve);
 
 /**
+ * cowmem_buffer_zero_tail() - zero the rest of a page
+ * @buf: the buffer, not frozen, with snap held and the inode lock
+ * @end: where the rest begins, in bytes; if it is none, nothing is done
+ * @reserve: where to take a page and nodes from; filled as needed
+ *
+ * What is hidden behind the end must not appear when the buffer grows.
+ *
+ * Context: may sleep.
+ * Return: 0, -ENOMEM, -ENOSPC or -EIO.
+ */
+int cowmem_buffer_zero_tail(struct cowmem_buffer *buf, loff_t end,
+			    struct cowmem_reserve *reserve);
+
+/**
  * cowmem_buffer_unmap_beyond() - unmap all from an index on, for ever
  * @buf: the buffer, with snap exclusive
  * @first: page index

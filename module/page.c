@@ -89,16 +89,6 @@ struct page *cowmem_zero_page(void)
 	return refs > 0 && refs < INT_MAX / 8 ? page : NULL;
 }
 
-bool cowmem_is_zero_page(struct page *page)
-{
-	int i;
-
-	for (i = 0; i < COWMEM_ZERO_PAGES; i++)
-		if (page == zero_pages[i])
-			return true;
-	return false;
-}
-
 void cowmem_zero_pages_wait(void)
 {
 	int i;

@@ -128,15 +128,6 @@ bool cowmem_page_held(struct page *page, unsigned int known);
 struct page *cowmem_zero_page(void);
 
 /**
- * cowmem_is_zero_page() - is this one of the pages of cowmem_zero_page()?
- * @page: any page
- *
- * Context: any.
- * Return: true if so.
- */
-bool cowmem_is_zero_page(struct page *page);
-
-/**
  * cowmem_zero_pages_wait() - wait until nobody holds the lock of a zero page
  *
  * Context: may sleep.

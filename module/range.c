@@ -39,24 +39,6 @@ static struct span span_of(loff_t offset, loff_t length)
 	return range;
 }
 
-/* Put a page into a tree that nobody else knows, granted. */
-static int piece_store(struct cowmem_tree *piece, pgoff_t index,
-		       struct page *page, struct cowmem_reserve *reserve)
-{
-	struct page *old;
-	int err;
-
-	while (cowmem_tree_edit(piece, index, reserve, &old) == -EAGAIN) {
-		err = cowmem_reserve_fill(reserve);
-		if (err)
-			return err;
-	}
-	old = cowmem_tree_store(piece, index, page);
-	if (old)
-		cowmem_page_drop(old);
-	return 0;
-}
-
 /* Put fresh pages into a tree: where @buf has holes, or everywhere. */
 static int piece_fill(struct cowmem_buffer *buf, const struct span *range,
 		      bool holes, struct cowmem_tree *piece,
@@ -83,11 +65,9 @@ static int piece_fill(struct cowmem_buffer *buf, const struct span *range,
 		page = cowmem_page_alloc(buf->account, GFP_KERNEL | __GFP_ZERO);
 		if (IS_ERR(page))
 			return PTR_ERR(page);
-		err = piece_store(piece, index, page, reserve);
-		if (err) {
-			cowmem_page_drop(page);
+		err = cowmem_tree_put(piece, index, page, reserve);
+		if (err)
 			return err;
-		}
 		cond_resched();
 	}
 }
@@ -98,26 +78,11 @@ static int piece_leave(struct cowmem_buffer *buf, pgoff_t index,
 		       struct cowmem_reserve *reserve)
 {
 	struct page *page = cowmem_tree_lookup(&buf->tree, index);
-	int err;
 
 	if (!page)
 		return 0;
 	cowmem_page_take(page);
-	err = piece_store(piece, index - range->first, page, reserve);
-	if (err)
-		cowmem_page_drop(page);
-	return err;
-}
-
-/* Extending: nothing that is hidden behind the end may appear. */
-static int prepare_size(struct cowmem_buffer *buf, loff_t end,
-			struct cowmem_reserve *reserve)
-{
-	loff_t size = i_size_read(&buf->inode);
-
-	if (end <= size || PAGE_ALIGNED(size))
-		return 0;
-	return cowmem_buffer_zero(buf, size, PAGE_ALIGN(size), reserve);
+	return cowmem_tree_put(piece, index - range->first, page, reserve);
 }
 
 static void extend_size(struct cowmem_buffer *buf, loff_t end)
@@ -148,11 +113,9 @@ static int fill_holes(struct cowmem_buffer *buf, const struct span *range,
 			continue;
 		page = cowmem_tree_lookup(fresh, index);
 		cowmem_page_take(page);
-		err = piece_store(&piece, index, page, reserve);
-		if (err)
-			cowmem_page_drop(page);
-		else if (fatal_signal_pending(current))
-			err = -EINTR;
+		err = cowmem_tree_put(&piece, index, page, reserve);
+		if (fatal_signal_pending(current))
+			err = err ?: -EINTR;
 		cond_resched();
 	}
 	if (!err)
@@ -223,8 +186,9 @@ static int fill(struct cowmem_buffer *buf, const struct span *range,
 	unsigned long nr_before = cowmem_tree_pages(&buf->tree);
 	int err = 0;
 
-	if (!keep_size)
-		err = prepare_size(buf, range->end, reserve);
+	if (!keep_size && range->end > i_size_read(&buf->inode))
+		err = cowmem_buffer_zero_tail(buf, i_size_read(&buf->inode),
+					      reserve);
 	if (!err)
 		err = fill_holes(buf, range, fresh, reserve);
 	if (!err)
@@ -400,8 +364,9 @@ int cowmem_range_zero(struct cowmem_buffer *buf, loff_t offset, loff_t length,
 		err = -EINTR;
 	if (err)
 		goto out;
-	if (!keep_size)
-		err = prepare_size(buf, range.end, &reserve);
+	if (!keep_size && range.end > i_size_read(&buf->inode))
+		err = cowmem_buffer_zero_tail(buf, i_size_read(&buf->inode),
+					      &reserve);
 	if (!err)
 		err = zero(buf, &range, &piece, &reserve);
 	if (!err && !keep_size)

@@ -5,13 +5,12 @@
  * With snap exclusive, in this order:
  *
  *	1. revoke the PTEs of all that differs; wait for MAP_PRIVATE faults that
- *	   still copy a page of it
- *	2. find the pages that stay, put them in what comes, and remember what
- *	   they take the place of
- *	3. graft what comes on the buffer
- *	4. copy to the pages that stay what was to come there
+ *	   still copy a page of it; find the pages that stay
+ *	2. put those in what comes, and graft that on the buffer; unless they are
+ *	   all that differs
+ *	3. copy to the pages that stay what was to come there
  *
- * Only 1 and 2 can fail, and change no content.
+ * Only 1 and the start of 2 can fail, and change no content.
  */
 #include <linux/err.h>
 #include <linux/highmem.h>
@@ -35,6 +34,7 @@
 /* A page that stays. */
 struct kept_page {
 	struct list_head list;
+	pgoff_t index;
 	struct page *page;
 	struct page *content;	/* owned by us; NULL: zeroes */
 };
@@ -48,30 +48,23 @@ struct replacement {
 	struct cowmem_reserve *reserve;
 	struct list_head kept;
 	unsigned int nr_kept;
+	bool all_kept;			/* of what differs */
 };
 
-/* Both are @piece's business: its path may be edited without a lock. */
 static int keep_page(struct replacement *r, pgoff_t index, struct page *page)
 {
 	struct kept_page *kept = kzalloc(sizeof(*kept), GFP_KERNEL);
-	struct page *old;
-	int err;
 
 	if (!kept)
 		return -ENOMEM;
-	while (cowmem_tree_edit(r->piece, index, r->reserve, &old) == -EAGAIN) {
-		err = cowmem_reserve_fill(r->reserve);
-		if (err) {
-			kfree(kept);
-			return err;
-		}
-	}
-	cowmem_page_take(page);
+	kept->index = index;
 	kept->page = page;
-	kept->content = cowmem_tree_store(r->piece, index, page);
+	kept->content = cowmem_tree_lookup(r->piece, index);
+	if (kept->content)
+		cowmem_page_take(kept->content);
 	list_add_tail(&kept->list, &r->kept);
 	r->nr_kept++;
-	return old && PageHWPoison(old) ? -EIO : 0;
+	return kept->content && PageHWPoison(kept->content) ? -EIO : 0;
 }
 
 /* May somebody write to the page without asking, and should it stay as it is? */
@@ -143,7 +136,10 @@ static int retire_page(struct replacement *r, pgoff_t index)
 		if (err)
 			return err;
 	}
-	return held && page_may_stay(r, index) ? keep_page(r, index, page) : 0;
+	if (held && page_may_stay(r, index))
+		return keep_page(r, index, page);
+	r->all_kept = false;
+	return 0;
 }
 
 static int retire_run(struct replacement *r, pgoff_t index, pgoff_t end)
@@ -173,7 +169,7 @@ static int retire(struct replacement *r, pgoff_t last)
 			struct page *page = cowmem_tree_lookup(&r->view, index);
 
 			wait_private_fault(page);
-			err = keep_page(r, index, page);
+			err = keep_page(r, index++, page);
 			continue;
 		}
 		end = index;
@@ -187,6 +183,31 @@ static int retire(struct replacement *r, pgoff_t last)
 		if (fatal_signal_pending(current))
 			err = err ?: -EINTR;
 	}
+	return err;
+}
+
+/* What comes gets the pages that stay, and the buffer gets what comes. */
+static int replace_range(struct replacement *r, pgoff_t first, pgoff_t nr)
+{
+	struct cowmem_buffer *buf = r->buf;
+	struct kept_page *kept;
+	int err;
+
+	list_for_each_entry(kept, &r->kept, list) {
+		cowmem_page_take(kept->page);
+		err = cowmem_tree_put(r->piece, kept->index, kept->page, r->reserve);
+		if (err)
+			return err;
+		cond_resched();
+	}
+	err = cowmem_reserve_nodes(r->reserve,
+				   cowmem_tree_graft_nodes(&buf->tree, r->piece));
+	if (err)
+		return err;
+	spin_lock(&buf->tree_lock);
+	err = cowmem_tree_graft(&buf->tree, first, nr, r->piece, r->reserve);
+	spin_unlock(&buf->tree_lock);
+	WARN_ON_ONCE(err);
 	return err;
 }
 
@@ -232,22 +253,18 @@ int cowmem_replace(struct cowmem_buffer *buf, pgoff_t first, pgoff_t nr,
 		.end = end,
 		.reserve = reserve,
 		.kept = LIST_HEAD_INIT(r.kept),
+		.all_kept = true,
 	};
 	unsigned int noio = memalloc_noio_save();
 	int err;
 
 	reserve->account = buf->account;
 	err = retire(&r, nr == ULONG_MAX ? nr : nr - 1);
+	/* Even if nothing differs: then both have the same nodes from now on. */
+	if (!err && !(r.all_kept && r.nr_kept))
+		err = replace_range(&r, first, nr);
 	if (!err)
-		err = cowmem_reserve_nodes(reserve, cowmem_tree_graft_nodes(
-						   &buf->tree, piece));
-	if (!err) {
-		spin_lock(&buf->tree_lock);
-		err = cowmem_tree_graft(&buf->tree, first, nr, piece, reserve);
-		spin_unlock(&buf->tree_lock);
-		if (!WARN_ON_ONCE(err))
-			err = copy_kept(&r);
-	}
+		err = copy_kept(&r);
 	/* What was grafted is the buffer's alone, before anybody looks. */
 	cowmem_tree_drop(piece);
 	forget_kept(&r);
@@ -322,16 +339,15 @@ static void copy_set_size(const struct cowmem_copy *copy)
 					   cowmem_buffer_nr_pages(copy->buf));
 }
 
-/* What is hidden in the last page must not appear when the buffer grows. */
+/* Nothing to do if it goes as a whole. */
 static int copy_zero_tail(const struct cowmem_copy *copy,
 			  struct cowmem_reserve *reserve)
 {
 	loff_t size = i_size_read(&copy->buf->inode);
 
-	/* Nor need it be zeroed if it goes as a whole. */
-	if (!copy->length || PAGE_ALIGNED(size) || copy->offset < size)
+	if (!copy->length || copy->offset < size)
 		return 0;
-	return cowmem_buffer_zero(copy->buf, size, PAGE_ALIGN(size), reserve);
+	return cowmem_buffer_zero_tail(copy->buf, size, reserve);
 }
 
 int cowmem_copy(const struct cowmem_copy *copy)

@@ -279,6 +279,25 @@ struct page *cowmem_tree_store(struct cowmem_tree *tree, pgoff_t index,
 	return old;
 }
 
+int cowmem_tree_put(struct cowmem_tree *tree, pgoff_t index, struct page *page,
+		    struct cowmem_reserve *reserve)
+{
+	struct page *old;
+	int err;
+
+	while (cowmem_tree_edit(tree, index, reserve, &old) == -EAGAIN) {
+		err = cowmem_reserve_fill(reserve);
+		if (err) {
+			cowmem_page_drop(page);
+			return err;
+		}
+	}
+	old = cowmem_tree_store(tree, index, page);
+	if (old)
+		cowmem_page_drop(old);
+	return 0;
+}
+
 /* The node at @bottom on @place has lost its marks: tell those above. */
 static void path_clear(struct cowmem_tree *tree, pgoff_t place,
 		       unsigned int bottom)
@@ -460,18 +479,17 @@ int cowmem_tree_align(struct cowmem_tree *piece, const struct cowmem_tree *tree,
 
 	if (piece->base == moved.base)
 		return 0;
-	while (!err &&
-	       (index = cowmem_tree_next_page(piece, index)) != ULONG_MAX) {
-		struct page *page = cowmem_tree_lookup(piece, index), *none;
+	for (; !err; index++) {
+		struct page *page;
 
-		if (cowmem_tree_edit(&moved, index, reserve, &none)) {
-			err = cowmem_reserve_fill(reserve);
-			continue;
-		}
+		index = cowmem_tree_next_page(piece, index);
+		if (index == ULONG_MAX)
+			break;
+		page = cowmem_tree_lookup(piece, index);
 		cowmem_page_take(page);
-		cowmem_tree_store(&moved, index++, page);
+		err = cowmem_tree_put(&moved, index, page, reserve);
 		if (fatal_signal_pending(current))
-			err = -EINTR;
+			err = err ?: -EINTR;
 		cond_resched();
 	}
 	/* They are shared, for all that is known here. */
@@ -560,13 +578,6 @@ void cowmem_tree_clear_granted(struct cowmem_tree *tree, pgoff_t first,
 		path_clear(tree, place, 0);
 		cond_resched();
 	}
-}
-
-void cowmem_tree_share(const struct cowmem_tree *tree, struct cowmem_tree *copy)
-{
-	if (tree->root)
-		atomic_long_inc(&tree->root->owners);
-	*copy = *tree;
 }
 
 void cowmem_tree_drop(struct cowmem_tree *tree)

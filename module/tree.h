@@ -206,6 +206,20 @@ struct page *cowmem_tree_store(struct cowmem_tree *tree, pgoff_t index,
 			       struct page *page);
 
 /**
+ * cowmem_tree_put() - put a page into a tree that nobody else knows
+ * @tree: the tree; no lock is needed
+ * @index: page index
+ * @page: a page of which the caller is an owner, and then no more: the tree is,
+ *	and marks it granted, or, after an error, nobody
+ * @reserve: where to take nodes from and leave dead ones; filled as needed
+ *
+ * Context: may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int cowmem_tree_put(struct cowmem_tree *tree, pgoff_t index, struct page *page,
+		    struct cowmem_reserve *reserve);
+
+/**
  * cowmem_tree_cut() - make holes from an index to the end
  * @tree: the tree
  * @first: first index to go; its pages are not mapped any more
@@ -284,8 +298,8 @@ int cowmem_tree_graft(struct cowmem_tree *tree, pgoff_t first, pgoff_t nr,
  * @index: where to start, in both
  * @last: where to end, in both
  *
- * In time that grows with what differs, or, if the two do not have the same
- * @base, with what is in them.
+ * In time that grows with what differs and with the height of the trees, or, if
+ * the two do not have the same @base, with what is in them.
  *
  * Context: may sleep.
  *
@@ -365,13 +379,6 @@ bool cowmem_tree_is_exclusive(const struct cowmem_tree *tree, pgoff_t index);
  * Return: true if there is a page and it is granted.
  */
 bool cowmem_tree_is_granted(const struct cowmem_tree *tree, pgoff_t index);
-
-/**
- * cowmem_tree_share() - let another tree reach everything that this one does
- * @tree: a tree without granted marks
- * @copy: an empty tree
- */
-void cowmem_tree_share(const struct cowmem_tree *tree, struct cowmem_tree *copy);
 
 /**
  * cowmem_tree_drop() - empty a tree

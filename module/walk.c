@@ -11,6 +11,9 @@
 #include "page.h"
 #include "slot.h"
 
+/* What a slot that is NULL points to, for those who go on all the same. */
+static const struct cowmem_node no_slots;
+
 struct page *cowmem_tree_lookup(const struct cowmem_tree *tree, pgoff_t index)
 {
 	return slot_lookup(tree, tree->base + index, 0);
@@ -87,20 +90,73 @@ bool cowmem_tree_is_exclusive(const struct cowmem_tree *tree, pgoff_t index)
 	return cowmem_page_owners(node->page[slot_of(place, 0)]) == 1;
 }
 
-/* Places after @place that need not be looked at: they are the same in both. */
-static pgoff_t same_span(const struct cowmem_tree *a, pgoff_t place_a,
-			 const struct cowmem_tree *b, pgoff_t place_b,
-			 unsigned int level)
+/* Where to start from for @place: where both have a node, or one has none. */
+static bool common_level(const struct cowmem_tree *a,
+			 const struct cowmem_tree *b, pgoff_t place,
+			 unsigned int *level)
+{
+	bool covers_a = tree_covers(a, place), covers_b = tree_covers(b, place);
+
+	if (covers_a && covers_b)
+		*level = min(a->root->level, b->root->level);
+	else if (covers_a || covers_b)
+		*level = covers_a ? a->root->level : b->root->level;
+	return covers_a || covers_b;
+}
+
+/*
+ * Below two nodes at @level: is there a place from *@place on at which they
+ * differ?  If not, *@place is where to go on.
+ */
+static bool find_difference(const struct cowmem_node *left,
+			    const struct cowmem_node *right, unsigned int level,
+			    pgoff_t *place)
 {
 	for (;; level--) {
-		if (!((place_a | place_b) & (slot_span(level) - 1)) &&
-		    slot_known(a, place_a, level) &&
-		    slot_known(b, place_b, level) &&
-		    slot_lookup(a, place_a, level) ==
-		    slot_lookup(b, place_b, level))
-			return slot_span(level);
-		if (!level)
-			return 0;
+		unsigned int from = slot_of(*place, level), slot = from;
+
+		while (slot < COWMEM_NODE_SLOTS &&
+		       left->child[slot] == right->child[slot])
+			slot++;
+		if (slot != from)
+			*place = (*place & ~(slot_span(level + 1) - 1)) +
+				 slot * slot_span(level);
+		if (slot == COWMEM_NODE_SLOTS || !level)
+			return slot != COWMEM_NODE_SLOTS;
+		left = left->child[slot] ?: &no_slots;
+		right = right->child[slot] ?: &no_slots;
+	}
+}
+
+static pgoff_t next_diff_place(const struct cowmem_tree *a,
+			       const struct cowmem_tree *b, pgoff_t place,
+			       pgoff_t last)
+{
+	unsigned int level;
+
+	while (place <= last && common_level(a, b, place, &level)) {
+		if (find_difference(slot_lookup(a, place, level + 1) ?: &no_slots,
+				    slot_lookup(b, place, level + 1) ?: &no_slots,
+				    level, &place))
+			return place <= last ? place : ULONG_MAX;
+		cond_resched();
+	}
+	return ULONG_MAX;
+}
+
+/* Two that are not in the same place have pages in common, but no nodes. */
+static pgoff_t next_diff_apart(const struct cowmem_tree *a,
+			       const struct cowmem_tree *b, pgoff_t index,
+			       pgoff_t last)
+{
+	for (;; index++) {
+		index = min(cowmem_tree_next_page(a, index),
+			    cowmem_tree_next_page(b, index));
+		if (index > last || index == ULONG_MAX)
+			return ULONG_MAX;
+		if (cowmem_tree_lookup(a, index) != cowmem_tree_lookup(b, index))
+			return index;
+		cond_resched();
 	}
 }
 
@@ -108,26 +164,13 @@ pgoff_t cowmem_tree_next_diff(const struct cowmem_tree *a,
 			      const struct cowmem_tree *b, pgoff_t index,
 			      pgoff_t last)
 {
-	unsigned int top = max(a->root ? a->root->level : 0,
-			       b->root ? b->root->level : 0) + 1;
-	pgoff_t span;
+	pgoff_t place;
 
-	for (; index <= last; index += span) {
-		/* Else both have the holes of large subtrees in one step. */
-		if (a->base != b->base)
-			index = min(cowmem_tree_next_page(a, index),
-				    cowmem_tree_next_page(b, index));
-		if (index > last || (!tree_covers(a, a->base + index) &&
-				     !tree_covers(b, b->base + index)))
-			break;
-		cond_resched();
-		span = same_span(a, a->base + index, b, b->base + index, top);
-		if (!span)
-			return index;
-		if (span > last - index)
-			break;
-	}
-	return ULONG_MAX;
+	if (a->base != b->base)
+		return next_diff_apart(a, b, index, last);
+	place = next_diff_place(a, b, a->base + index,
+				a->base + min(last, ULONG_MAX - a->base));
+	return place == ULONG_MAX ? ULONG_MAX : place - a->base;
 }
 
 /* Add up the pages of @leaf, each weighing @weight before it is split. */

@@ -196,7 +196,9 @@ static void clear_granted(struct fixture *f, unsigned int t)
 static void share(struct fixture *f, unsigned int from, unsigned int to)
 {
 	clear_granted(f, from);
-	cowmem_tree_share(&f->tree[from], &f->tree[to]);
+	/* A whole needs no node. */
+	cowmem_tree_extract(&f->tree[from], 0, ULONG_MAX, &f->tree[to],
+			    &f->reserve);
 	f->model[to] = f->model[from];
 }
 
