@@ -20,7 +20,7 @@ exec 9>"$dir/.lock"
 flock 9
 # Only what is newer: what has been built stays built.
 cp -au "$top/Kbuild" "$top/Makefile" "$top/dkms.conf" "$top/module" "$top/uapi" "$dir/"
-log=$(make -s -C "$root/build" M="$dir" W=1 "$@" modules 2>&1) || {
+log=$(make -s -j"$(nproc)" -C "$root/build" M="$dir" W=1 "$@" modules 2>&1) || {
     echo "$log" >&2
     exit 1
 }

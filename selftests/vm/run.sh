@@ -6,13 +6,14 @@
 # that tests.list has for it.  Green is exit status 0 and the word "pass" on the
 # VM's second serial port; a splat, a hang, a leak and a red test are red.
 #
-#	ACCEL		QEMU's accelerator (default tcg,thread=multi; a /dev/kvm
-#			that opens may still hang, so kvm is never guessed)
+#	ACCEL		QEMU's accelerator (default tcg; a /dev/kvm that opens may
+#			still hang, so kvm is never guessed)
 #	TIMEOUT		seconds until the VM counts as hung
-#	SHARD		1 or 2: only every other test, so that two VMs share them
+#	SHARD		one: only tests for which one CPU is enough; 1 or 2: every
+#			other of those; two: only the others
 #	COWMEM_*	what the tests say about it: how long they go on
 #	COWMEM_TREE	sources of the module (default: this tree)
-#	COWMEM_BUILD	where to build (default: build/ in this tree)
+#	COWMEM_BUILD	where to build the module (default: build/ in this tree)
 set -eu
 
 here=$(dirname "$(realpath "$0")")
@@ -22,12 +23,14 @@ shift
 build=${COWMEM_BUILD:-$top/build}
 export COWMEM_BUILD=$build
 memory=2048
+accel=tcg,thread=multi
+case ${SHARD:-} in one|1|2) accel=tcg,thread=single ;; esac
 append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
 
 slow=1
 if [ "$kernel" = debug ]; then
     append+=" page_owner=on kmemleak=on kunit.enable=1"
-    memory=1536
+    memory=1024
     slow=6
     : "${COWMEM_STRESS_SNAPSHOTS=100}" "${COWMEM_MODEL_OPS=1000}"
 fi
@@ -40,8 +43,8 @@ root=$("$here/kernel.sh" "$kernel")
 
 # Lines of tests.list for this kernel, whose name matches.
 select_tests() {
-    local kernels module seconds command wanted nr=0
-    while read -r kernels module seconds command; do
+    local kernels cpus module seconds command wanted nr=0
+    while read -r kernels cpus module seconds command; do
         case $kernels in ''|'#'*) continue ;; esac
         case ",$kernels," in *",$kernel,"*|*,all,*) ;; *) continue ;; esac
         if [ $# -gt 0 ]; then
@@ -51,8 +54,11 @@ select_tests() {
             done
             [ -n "$wanted" ] || continue
         fi
-        nr=$((nr + 1))
-        [ -z "${SHARD:-}" ] || [ $((nr % 2)) -eq $((SHARD % 2)) ] || continue
+        case ${SHARD:-}/$cpus in
+        /*|one/1|two/2) ;;
+        [12]/1) nr=$((nr + 1)); [ $((nr % 2)) -eq $((SHARD % 2)) ] || continue ;;
+        *) continue ;;
+        esac
         # All those checkers take their time.
         echo "$module $((seconds * slow)) $command"
     done <"$here/tests.list"
@@ -91,9 +97,10 @@ fi
 if grep -q ' kunit$' "$stage/tests.list"; then
     stage_module kunit.ko KUNIT=1
 fi
-mkdir -p "$build"
-flock "$build/.lock" make -s -C "$top/selftests" KSRC="$("$here/kernel.sh" source)" OUT="$build/selftests" >&2
-cp -p "$build"/selftests/* "$here"/guest/* "$stage/tests/"
+selftests=$top/build/selftests
+mkdir -p "$build" "$selftests"
+flock "$selftests" make -s -j"$(nproc)" -C "$top/selftests" KSRC="$("$here/kernel.sh" source)" OUT="$selftests" >&2
+cp -p "$selftests"/* "$here"/guest/* "$stage/tests/"
 if grep -q ' run-tests$' "$stage/tests.list"; then
     # make, and what it wants to see, as on a user's machine.
     mkdir -p "$stage/src"
@@ -123,7 +130,7 @@ status=0
 # Whoever kills this script kills the VM.
 setpriv --pdeathsig KILL timeout "${TIMEOUT:-$budget}" \
     setpriv --pdeathsig KILL qemu-system-x86_64 \
-    -accel "${ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "$memory" \
+    -accel "${ACCEL:-$accel}" -cpu max -smp 2 -m "$memory" \
     -display none -nodefaults -no-reboot \
     -kernel "$root/vmlinuz" -initrd "$work/initrd" -append "$append" \
     -serial stdio -serial "file:$work/verdict" </dev/null |
