@@ -10,6 +10,7 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
 #define POISON	0xa5
 #define LENGTH	(4 * PAGE)
@@ -106,15 +107,6 @@ struct subject {
 	struct cowmem_stat before;
 };
 
-static int next_fd(void)
-{
-	int fd = dup(0);
-
-	if (fd >= 0)
-		close(fd);
-	return fd;
-}
-
 static void subject_init(struct __test_metadata *_metadata, struct subject *s)
 {
 	s->arg = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE,
@@ -197,40 +189,6 @@ static void fails(struct __test_metadata *_metadata, struct subject *s,
 		  const struct kind *kind, int err)
 {
 	fails_on(_metadata, s, s->fd, kind, err);
-}
-
-static __u64 features(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	if (cow_ioctl(fd, COWMEM_QUERY, &arg)) {
-		perror("COWMEM_QUERY");
-		exit(1);
-	}
-	close(fd);
-	return arg.features;
-}
-
-static __u64 max_size(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	cow_ioctl(fd, COWMEM_QUERY, &arg);
-	close(fd);
-	return arg.max_size;
-}
-
-/* Another open file of what @fd refers to. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-	int new_fd;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	new_fd = open(path, flags | O_CLOEXEC);
-	return new_fd < 0 ? -errno : new_fd;
 }
 
 /* ---------------------------------------------------------------- every kind */
@@ -727,7 +685,7 @@ TEST_F(one, CREATE_name_that_is_a_slash_is_EINVAL)
 
 TEST_F(one, CREATE_length_above_the_largest_is_EFBIG)
 {
-	valid(&create, &self->s)->create.length = max_size() + 1;
+	valid(&create, &self->s)->create.length = cow_query().max_size + 1;
 	fails(_metadata, &self->s, &create, EFBIG);
 }
 
@@ -739,7 +697,7 @@ TEST_F(one, CREATE_largest_number_as_length_is_EFBIG)
 
 TEST_F(one, CREATE_PINNABLE_is_EOPNOTSUPP_without_its_feature)
 {
-	if (features() & COWMEM_FEATURE_PINNABLE)
+	if (!cow_missing(COWMEM_FEATURE_PINNABLE))
 		SKIP(return, "PINNABLE is built");
 	valid(&create, &self->s)->flags = COWMEM_PINNABLE;
 	fails(_metadata, &self->s, &create, EOPNOTSUPP);
@@ -747,7 +705,9 @@ TEST_F(one, CREATE_PINNABLE_is_EOPNOTSUPP_without_its_feature)
 
 TEST_F(one, CREATE_takes_any_length_up_to_the_largest)
 {
-	const __u64 lengths[] = { 0, 1, PAGE - 1, PAGE + 1, max_size() };
+	const __u64 lengths[] = {
+		0, 1, PAGE - 1, PAGE + 1, cow_query().max_size
+	};
 
 	for (int i = 0; i < 5; i++) {
 		int fd = cow_create(lengths[i], "x");
@@ -966,7 +926,7 @@ TEST_F(one, SNAPSHOT_group_is_EOPNOTSUPP_without_its_feature)
 	struct cowmem_member member;
 	struct cowmem_snapshot *arg = &valid(&snapshot, &self->s)->snapshot;
 
-	if (features() & COWMEM_FEATURE_GROUP)
+	if (!cow_missing(COWMEM_FEATURE_GROUP))
 		SKIP(return, "groups are built");
 	memset(&member, POISON, sizeof(member));
 	member.fd = self->s.fd;
@@ -979,7 +939,7 @@ TEST_F(one, SNAPSHOT_group_is_EOPNOTSUPP_without_its_feature)
 
 TEST_F(one, SNAPSHOT_range_is_EOPNOTSUPP_without_its_feature)
 {
-	if (features() & COWMEM_FEATURE_RANGE)
+	if (!cow_missing(COWMEM_FEATURE_RANGE))
 		SKIP(return, "ranges are built");
 	valid(&snapshot, &self->s)->snapshot.offset = PAGE;
 	fails(_metadata, &self->s, &snapshot, EOPNOTSUPP);
@@ -1132,7 +1092,7 @@ TEST_F(one, SNAPSHOT_has_its_own_id_and_its_origins_account)
 
 TEST_F(one, STAT_SHARING_is_EOPNOTSUPP_without_its_feature)
 {
-	if (features() & COWMEM_FEATURE_SHARING)
+	if (!cow_missing(COWMEM_FEATURE_SHARING))
 		SKIP(return, "SHARING is built");
 	valid(&stat_kind, &self->s)->flags = COWMEM_SHARING;
 	fails(_metadata, &self->s, &stat_kind, EOPNOTSUPP);
@@ -1200,7 +1160,7 @@ static struct cowmem_restore valid_restore(int source)
 static void expect_built(struct __test_metadata *_metadata, struct subject *s,
 			 unsigned long cmd, void *arg, size_t size, __u64 bit)
 {
-	if (features() & bit) {
+	if (!cow_missing(bit)) {
 		EXPECT_EQ(cow_ioctl(s->fd, cmd, arg), 0);
 	} else {
 		fails_at(_metadata, s, s->fd, cmd, arg, size, EOPNOTSUPP);
@@ -1248,7 +1208,7 @@ TEST_F(one, DIFF_is_there_if_QUERY_says_so)
 	memset(extents, POISON, sizeof(extents));
 	expect_built(_metadata, &self->s, COWMEM_DIFF, &arg, sizeof(arg),
 		     COWMEM_FEATURE_DIFF);
-	if (!(features() & COWMEM_FEATURE_DIFF)) {
+	if (cow_missing(COWMEM_FEATURE_DIFF)) {
 		EXPECT_EQ(*(unsigned char *)extents, POISON);
 	}
 	close(other);

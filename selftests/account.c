@@ -7,7 +7,6 @@
  */
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 
 #include <linux/capability.h>
 #include <linux/falloc.h>
@@ -15,45 +14,11 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 #define NO_LIMIT	UINT64_MAX
-#define NOBODY		65534
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE	23
-#endif
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
-
-static uint64_t features(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	cow_ioctl(fd, COWMEM_QUERY, &arg);
-	close(fd);
-	return arg.features;
-}
-
-/* Before anything else of a test, so that no failure is forgotten. */
-#define NEED(bits) do {							\
-	if (~features() & (bits))					\
-		SKIP(return, "not built into this module: " #bits);	\
-} while (0)
 
 /* Pages of the machine when the test began. */
 static long base;
@@ -64,30 +29,7 @@ static long held(void)
 	return cow_param("pages") - base;
 }
 
-/* In pages; st_blocks must say the same. */
-static long resident(int fd)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) || st.st_blocks * 512ULL != cow_stat(fd).resident)
-		return -1;
-	return st.st_blocks * 512ULL / PAGE;
-}
-
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
-static void fill(char *p, unsigned long nr)
-{
-	unsigned long i;
-
-	for (i = 0; i < nr; i++)
-		memset(p + i * PAGE, 'a' + i, PAGE);
-}
-
-/* The first @nr pages as fill() makes them, then holes. */
+/* The first @nr pages as fill_pages() makes them, then holes. */
 static bool file_filled(int fd, unsigned long nr)
 {
 	char data[SIZE];
@@ -107,68 +49,10 @@ static int store(char *p, unsigned long index, char value)
 	return COW_TRY(memset(p + index * PAGE, value, PAGE));
 }
 
-static int write_page(int fd, unsigned long index, char value)
-{
-	char data[PAGE];
-	ssize_t n;
-
-	memset(data, value, PAGE);
-	n = pwrite(fd, data, PAGE, index * PAGE);
-	return n < 0 ? -errno : n;
-}
-
-static int clone_range(int fd, uint64_t offset, int source,
-		       uint64_t source_offset, uint64_t length)
-{
-	struct file_clone_range arg = {
-		.src_fd = source,
-		.src_offset = source_offset,
-		.src_length = length,
-		.dest_offset = offset,
-	};
-
-	return ioctl(fd, FICLONERANGE, &arg) ? -errno : 0;
-}
-
-/* Bytes that are now shared, or -errno. */
-static long dedupe(int fd, uint64_t offset, int source, uint64_t source_offset,
-		   uint64_t length)
-{
-	struct {
-		struct file_dedupe_range range;
-		struct file_dedupe_range_info info;
-	} arg = {
-		.range = {
-			.src_offset = source_offset,
-			.src_length = length,
-			.dest_count = 1,
-		},
-		.info = { .dest_fd = fd, .dest_offset = offset },
-	};
-
-	if (ioctl(source, FIDEDUPERANGE, &arg))
-		return -errno;
-	return arg.info.status ?: arg.info.bytes_deduped;
-}
-
 static int punch(int fd, unsigned long index, unsigned long nr)
 {
 	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			 index * PAGE, nr * PAGE) ? -errno : 0;
-}
-
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static void pipe_close(int pipefd[2])
-{
-	close(pipefd[0]);
-	close(pipefd[1]);
 }
 
 /*
@@ -183,13 +67,11 @@ FIXTURE(sharing)
 
 FIXTURE_SETUP(sharing)
 {
-	NEED(COWMEM_FEATURE_SHARING);
+	NEED(SHARING);
 	base = cow_param("pages");
-	self->fd = cow_create(SIZE, "sharing");
+	self->fd = cow_create_mapped(SIZE, "sharing", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill(self->p, NR);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(sharing)
@@ -212,7 +94,7 @@ static bool shared_by(int fd, unsigned int sharers)
 	struct cowmem_stat stat = cow_sharing(fd);
 
 	return !stat.private && part_is(stat.proportional, NR, sharers) &&
-	       stat.resident == SIZE && resident(fd) == NR;
+	       stat.resident == SIZE && pages_of(fd) == NR;
 }
 
 /*
@@ -239,7 +121,7 @@ TEST_F(sharing, buffer_by_itself_is_private)
 	EXPECT_EQ(SIZE, stat.private);
 	EXPECT_EQ(SIZE, stat.proportional);
 	EXPECT_GT(stat.index, 0);
-	EXPECT_EQ(NR, resident(self->fd));
+	EXPECT_EQ(NR, pages_of(self->fd));
 }
 
 TEST_F(sharing, empty_buffer_has_nothing)
@@ -300,7 +182,7 @@ TEST_F(sharing, device_handle_says_the_same_as_its_file)
 	ASSERT_GE(dev, 0);
 	p = cow_map(dev, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, p);
-	fill(p, 5);
+	fill_pages(p, 5);
 	file = cow_file(dev, COWMEM_RDONLY);
 	ASSERT_GE(file, 0);
 	of_dev = cow_sharing(dev);
@@ -431,7 +313,7 @@ TEST_F(sharing, chain_that_is_written_has_private_pages_at_its_ends)
 	for (i = 0; i < NR_CHAIN; i++) {
 		EXPECT_EQ(i == 0 || i == NR_CHAIN - 1 ? PAGE : 0,
 			  cow_sharing(fds[i]).private);
-		EXPECT_EQ(NR, resident(fds[i]));
+		EXPECT_EQ(NR, pages_of(fds[i]));
 	}
 	EXPECT_TRUE(adds_up(fds, NR_CHAIN));
 	for (i = 1; i < NR_CHAIN; i++)
@@ -516,7 +398,7 @@ TEST_F(sharing, snapshot_of_a_range_shares_the_range)
 {
 	int snap;
 
-	NEED(COWMEM_FEATURE_RANGE);
+	NEED(RANGE);
 	snap = cow_snapshot_range(self->fd, 0, 4 * PAGE, 4 * PAGE);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(0, cow_sharing(snap).private);
@@ -534,14 +416,15 @@ TEST_F(sharing, cloned_range_is_shared_at_another_offset)
 {
 	int fd;
 
-	NEED(COWMEM_FEATURE_CLONE);
+	NEED(CLONE);
 	fd = cow_create(SIZE, "destination");
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(PAGE, write_page(fd, 0, '!'));
-	ASSERT_EQ(0, clone_range(fd, 8 * PAGE, self->fd, 2 * PAGE, 4 * PAGE));
+	ASSERT_EQ(0, cow_clone_range(fd, 8 * PAGE, self->fd, 2 * PAGE,
+				     4 * PAGE));
 	EXPECT_EQ(PAGE, cow_sharing(fd).private);
 	EXPECT_EQ(PAGE + 4 * PAGE / 2, cow_sharing(fd).proportional);
-	EXPECT_EQ(5, resident(fd));
+	EXPECT_EQ(5, pages_of(fd));
 	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).private);
 	EXPECT_EQ((NR - 4) * PAGE + 4 * PAGE / 2,
 		  cow_sharing(self->fd).proportional);
@@ -554,7 +437,7 @@ TEST_F(sharing, cloned_file_is_shared_as_a_whole)
 {
 	int fd;
 
-	NEED(COWMEM_FEATURE_CLONE);
+	NEED(CLONE);
 	fd = cow_create(0, "destination");
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(0, ioctl(fd, FICLONE, self->fd));
@@ -566,10 +449,11 @@ TEST_F(sharing, cloned_file_is_shared_as_a_whole)
 
 TEST_F(sharing, page_that_one_buffer_has_twice_is_not_private_and_counts_once)
 {
-	NEED(COWMEM_FEATURE_CLONE);
-	ASSERT_EQ(0, clone_range(self->fd, 4 * PAGE, self->fd, 0, 4 * PAGE));
+	NEED(CLONE);
+	ASSERT_EQ(0, cow_clone_range(self->fd, 4 * PAGE, self->fd, 0,
+				     4 * PAGE));
 	EXPECT_EQ(NR - 4, held());
-	EXPECT_EQ(NR, resident(self->fd));
+	EXPECT_EQ(NR, pages_of(self->fd));
 	EXPECT_EQ((NR - 8) * PAGE, cow_sharing(self->fd).private);
 	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).proportional);
 	self->p[0] = '!';
@@ -583,15 +467,15 @@ TEST_F(sharing, large_range_that_one_buffer_has_twice_is_not_private)
 	uint64_t half = 512 * PAGE;
 	int fd;
 
-	NEED(COWMEM_FEATURE_CLONE);
+	NEED(CLONE);
 	fd = cow_create(2 * half, "halves");
 	ASSERT_GE(fd, 0);
 	ASSERT_EQ(PAGE, write_page(fd, 0, '1'));
 	ASSERT_EQ(PAGE, write_page(fd, 100, '2'));
 	ASSERT_EQ(PAGE, write_page(fd, 511, '3'));
-	ASSERT_EQ(0, clone_range(fd, half, fd, 0, half));
+	ASSERT_EQ(0, cow_clone_range(fd, half, fd, 0, half));
 	EXPECT_EQ(NR + 3, held());
-	EXPECT_EQ(6, resident(fd));
+	EXPECT_EQ(6, pages_of(fd));
 	EXPECT_EQ(0, cow_sharing(fd).private);
 	EXPECT_EQ(3 * PAGE, cow_sharing(fd).proportional);
 	ASSERT_EQ(PAGE, write_page(fd, 612, '4'));
@@ -605,14 +489,14 @@ TEST_F(sharing, deduplicated_pages_are_shared)
 {
 	int fd, i;
 
-	NEED(COWMEM_FEATURE_DEDUPE);
+	NEED(DEDUPE);
 	fd = cow_create(SIZE, "same");
 	ASSERT_GE(fd, 0);
 	for (i = 0; i < NR; i++)
 		ASSERT_EQ(PAGE, write_page(fd, i, 'a' + i));
 	EXPECT_EQ(SIZE, cow_sharing(fd).private);
 	EXPECT_EQ(2 * NR, held());
-	ASSERT_EQ(SIZE, dedupe(fd, 0, self->fd, 0, SIZE));
+	ASSERT_EQ(SIZE, cow_dedupe(fd, 0, self->fd, 0, SIZE));
 	EXPECT_EQ(NR, held());
 	EXPECT_TRUE(shared_by(fd, 2));
 	EXPECT_TRUE(shared_by(self->fd, 2));
@@ -749,7 +633,7 @@ static bool shape_clone(struct shape *shape, struct member *member)
 		return true;
 	memcpy(member->page + to, source->page + from,
 	       nr * sizeof(member->page[0]));
-	return !clone_range(member->fd, to * SLOT, source->fd, from * SLOT,
+	return !cow_clone_range(member->fd, to * SLOT, source->fd, from * SLOT,
 			    nr * SLOT);
 }
 
@@ -822,7 +706,7 @@ static bool member_agrees(struct shape *shape, struct member *member)
 		private += shape->refs[member->page[i]] == 1;
 	}
 	return stat.private == private * PAGE &&
-	       stat.resident == pages * PAGE && resident(member->fd) == pages &&
+	       stat.resident == pages * PAGE && pages_of(member->fd) == pages &&
 	       stat.private <= stat.proportional &&
 	       stat.proportional <= stat.resident;
 }
@@ -849,8 +733,8 @@ TEST(random_shape_agrees_with_a_model_after_each_step)
 	static struct shape shape = { .seed = 1 };
 	int i;
 
-	NEED(COWMEM_FEATURE_SHARING | COWMEM_FEATURE_RANGE |
-	     COWMEM_FEATURE_CLONE | COWMEM_FEATURE_FALLOCATE);
+	NEED_BITS(COWMEM_FEATURE_SHARING | COWMEM_FEATURE_RANGE |
+		  COWMEM_FEATURE_CLONE | COWMEM_FEATURE_FALLOCATE);
 	base = cow_param("pages");
 	for (i = 0; i < NR_STEPS; i++) {
 		ASSERT_TRUE(shape_step(&shape))
@@ -869,44 +753,23 @@ TEST(random_shape_agrees_with_a_model_after_each_step)
  * What the kernel says of mappings
  */
 
-/* The field "@name:" (kB) of smaps of the mapping that begins at @p. */
-static long smaps_kb(const char *p, const char *name)
-{
-	FILE *smaps = fopen("/proc/self/smaps", "r");
-	char line[512], key[64];
-	bool inside = false;
-	unsigned long start, end;
-	long kb, found = -1;
-
-	while (smaps && fgets(line, sizeof(line), smaps)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			inside = start == (unsigned long)p;
-		else if (inside && sscanf(line, "%63[^:]: %ld kB", key, &kb) == 2 &&
-			 !strcmp(key, name))
-			found = kb;
-	}
-	if (smaps)
-		fclose(smaps);
-	return found;
-}
-
 TEST_F(sharing, smaps_splits_a_page_among_the_mappings_of_a_buffer)
 {
 	char *q = cow_map(self->fd, SIZE, PROT_READ), sum = 0;
 	int i;
 
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, "Rss"));
-	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, "Pss"));
-	EXPECT_EQ(0, smaps_kb(q, "Rss"));
-	EXPECT_EQ(0, smaps_kb(q, "Pss"));
+	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, SIZE, "Rss"));
+	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, SIZE, "Pss"));
+	EXPECT_EQ(0, smaps_kb(q, SIZE, "Rss"));
+	EXPECT_EQ(0, smaps_kb(q, SIZE, "Pss"));
 	for (i = 0; i < 4; i++)
 		sum |= ((volatile char *)q)[i * PAGE];
 	EXPECT_NE(0, sum);
-	EXPECT_EQ(4 * PAGE / 1024, smaps_kb(q, "Rss"));
-	EXPECT_EQ(2 * PAGE / 1024, smaps_kb(q, "Pss"));
-	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, "Rss"));
-	EXPECT_EQ((SIZE - 2 * PAGE) / 1024, smaps_kb(self->p, "Pss"));
+	EXPECT_EQ(4 * PAGE / 1024, smaps_kb(q, SIZE, "Rss"));
+	EXPECT_EQ(2 * PAGE / 1024, smaps_kb(q, SIZE, "Pss"));
+	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, SIZE, "Rss"));
+	EXPECT_EQ((SIZE - 2 * PAGE) / 1024, smaps_kb(self->p, SIZE, "Pss"));
 	munmap(q, SIZE);
 }
 
@@ -920,14 +783,14 @@ TEST_F(sharing, smaps_splits_a_page_among_the_mappings_of_two_buffers)
 	ASSERT_NE(MAP_FAILED, q);
 	/* Maps all of both. */
 	EXPECT_EQ(0, memcmp(self->p, q, SIZE));
-	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, "Rss"));
-	EXPECT_EQ(SIZE / 2048, smaps_kb(self->p, "Pss"));
-	EXPECT_EQ(SIZE / 1024, smaps_kb(q, "Rss"));
-	EXPECT_EQ(SIZE / 2048, smaps_kb(q, "Pss"));
+	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, SIZE, "Rss"));
+	EXPECT_EQ(SIZE / 2048, smaps_kb(self->p, SIZE, "Pss"));
+	EXPECT_EQ(SIZE / 1024, smaps_kb(q, SIZE, "Rss"));
+	EXPECT_EQ(SIZE / 2048, smaps_kb(q, SIZE, "Pss"));
 	memset(self->p, '!', 8 * PAGE);
-	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, "Rss"));
-	EXPECT_EQ((SIZE - 4 * PAGE) / 1024, smaps_kb(self->p, "Pss"));
-	EXPECT_EQ((SIZE - 4 * PAGE) / 1024, smaps_kb(q, "Pss"));
+	EXPECT_EQ(SIZE / 1024, smaps_kb(self->p, SIZE, "Rss"));
+	EXPECT_EQ((SIZE - 4 * PAGE) / 1024, smaps_kb(self->p, SIZE, "Pss"));
+	EXPECT_EQ((SIZE - 4 * PAGE) / 1024, smaps_kb(q, SIZE, "Pss"));
 	munmap(q, SIZE);
 	close(snap);
 }
@@ -946,13 +809,11 @@ FIXTURE(limit)
 
 FIXTURE_SETUP(limit)
 {
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	base = cow_param("pages");
-	self->fd = cow_create(SIZE, "limit");
+	self->fd = cow_create_mapped(SIZE, "limit", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill(self->p, NR_DATA);
+	fill_pages(self->p, NR_DATA);
 }
 
 FIXTURE_TEARDOWN(limit)
@@ -998,7 +859,7 @@ TEST_F(limit, pages_up_to_it_can_be_stored_to_and_one_more_is_SIGBUS)
 	EXPECT_EQ(NR_DATA + 3, store_until(self->p, NR_DATA, NR));
 	EXPECT_EQ(SIGBUS, store(self->p, NR - 1, '!'));
 	EXPECT_EQ(NR_DATA + 3, held());
-	EXPECT_EQ(NR_DATA + 3, resident(self->fd));
+	EXPECT_EQ(NR_DATA + 3, pages_of(self->fd));
 	EXPECT_TRUE(page_is(self->p + NR_DATA * PAGE, '!'));
 	EXPECT_TRUE(page_is(self->p + (NR - 1) * PAGE, 0));
 	/* The very same store. */
@@ -1040,7 +901,7 @@ TEST_F(limit, of_0_lets_nothing_through)
 	EXPECT_EQ(SIGBUS, store(p, 0, '!'));
 	EXPECT_EQ(-ENOSPC, write_page(fd, 0, '!'));
 	EXPECT_TRUE(page_is(p, 0));
-	EXPECT_EQ(0, resident(fd));
+	EXPECT_EQ(0, pages_of(fd));
 	munmap(p, SIZE);
 	close(fd);
 }
@@ -1107,7 +968,7 @@ TEST_F(limit, populate_is_EFAULT)
 
 TEST_F(limit, fallocate_is_ENOSPC)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	ASSERT_EQ(0, limit_pages(self->fd, NR - 1));
 	EXPECT_EQ(-1, fallocate(self->fd, 0, 0, SIZE));
 	EXPECT_EQ(ENOSPC, errno);
@@ -1195,7 +1056,7 @@ TEST_F(limit, shrinking_gives_room)
 
 TEST_F(limit, punching_gives_room)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA));
 	EXPECT_EQ(SIGBUS, store(self->p, NR_DATA, '!'));
 	ASSERT_EQ(0, punch(self->fd, 2, 3));
@@ -1207,12 +1068,13 @@ TEST_F(limit, deduplicating_gives_room)
 {
 	unsigned long i;
 
-	NEED(COWMEM_FEATURE_DEDUPE);
+	NEED(DEDUPE);
 	for (i = 4; i < 8; i++)
 		memset(self->p + i * PAGE, 'a' + i - 4, PAGE);
 	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA));
 	EXPECT_EQ(SIGBUS, store(self->p, NR_DATA, '!'));
-	ASSERT_EQ(4 * PAGE, dedupe(self->fd, 4 * PAGE, self->fd, 0, 4 * PAGE));
+	ASSERT_EQ(4 * PAGE, cow_dedupe(self->fd, 4 * PAGE, self->fd, 0,
+				       4 * PAGE));
 	EXPECT_EQ(NR_DATA - 4, held());
 	EXPECT_EQ(NR_DATA + 4, store_until(self->p, NR_DATA, NR));
 }
@@ -1289,7 +1151,7 @@ TEST_F(limit, SNAPSHOT_with_a_pinned_page_is_ENOSPC)
 	EXPECT_TRUE(file_filled(self->fd, NR_DATA));
 	/* Nothing is shared. */
 	EXPECT_EQ(NR_DATA, store_until(self->p, 0, NR_DATA));
-	fill(self->p, NR_DATA);
+	fill_pages(self->p, NR_DATA);
 	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA + 1));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
@@ -1304,7 +1166,7 @@ TEST_F(limit, RESTORE_works_at_it_and_gives_room)
 {
 	int snap;
 
-	NEED(COWMEM_FEATURE_RESTORE);
+	NEED(RESTORE);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA + 4));
@@ -1354,7 +1216,7 @@ TEST_F(limit, snapshot_of_a_range_is_of_the_account)
 {
 	int clone;
 
-	NEED(COWMEM_FEATURE_RANGE);
+	NEED(RANGE);
 	clone = cow_snapshot_range(self->fd, COWMEM_WRITABLE, PAGE, 4 * PAGE);
 	ASSERT_GE(clone, 0);
 	EXPECT_EQ(cow_stat(self->fd).account, cow_stat(clone).account);
@@ -1462,7 +1324,8 @@ FIXTURE(accounts)
 
 FIXTURE_SETUP(accounts)
 {
-	NEED(COWMEM_FEATURE_LIMIT | COWMEM_FEATURE_CLONE);
+	NEED(LIMIT);
+	NEED(CLONE);
 	base = cow_param("pages");
 	self->a = cow_create(SIZE, "a");
 	self->b = cow_create(SIZE, "b");
@@ -1472,7 +1335,7 @@ FIXTURE_SETUP(accounts)
 	self->q = cow_map(self->b, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->p);
 	ASSERT_NE(MAP_FAILED, self->q);
-	fill(self->p, NR_DATA);
+	fill_pages(self->p, NR_DATA);
 	/* Cloning needs no page, so it works at the limit. */
 	ASSERT_EQ(0, limit_pages(self->a, NR_DATA));
 	ASSERT_EQ(0, limit_pages(self->b, 0));
@@ -1521,7 +1384,7 @@ TEST_F(accounts, page_counts_for_its_allocator_until_the_other_frees_it)
 {
 	ASSERT_EQ(0, ftruncate(self->a, 3 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->a, SIZE));
-	EXPECT_EQ(3, resident(self->a));
+	EXPECT_EQ(3, pages_of(self->a));
 	EXPECT_EQ(NR_DATA, held());
 	EXPECT_EQ(SIGBUS, store(self->p, 3, '!'));
 	EXPECT_EQ(SIGBUS, store(self->p, 0, '!'));
@@ -1609,27 +1472,17 @@ TEST_F(accounts, copy_file_range_that_has_to_copy_is_ENOSPC_or_short)
  * Who may set it
  */
 
-/* For good, in a child. */
-static void become_nobody(void)
-{
-	if (setresuid(NOBODY, NOBODY, NOBODY))
-		_exit(100);
-}
-
 /* A buffer that belongs to nobody, made on the device handle @dev. */
 static int create_as_nobody(int dev)
 {
-	struct cowmem_create arg = {
-		.size = sizeof(arg), .length = SIZE, .fd = -1,
-	};
-	int err;
+	int fd;
 
 	if (seteuid(NOBODY))
 		return -errno;
-	err = cow_ioctl(dev, COWMEM_CREATE, &arg);
+	fd = cow_create_on(dev, SIZE, NULL, 0);
 	if (seteuid(0))
 		_exit(100);
-	return err ? err : arg.fd;
+	return fd;
 }
 
 static void drop_capability(int capability)
@@ -1650,7 +1503,8 @@ static void drop_capability(int capability)
 
 static int limit_of_root(int fd)
 {
-	become_nobody();
+	if (!become_nobody())
+		return 100;
 	return cow_limit(fd, 0) != -EPERM || cow_limit(fd, NO_LIMIT) != -EPERM;
 }
 
@@ -1658,7 +1512,8 @@ static int limit_through_clone(int fd)
 {
 	int clone;
 
-	become_nobody();
+	if (!become_nobody())
+		return 100;
 	clone = cow_snapshot(fd, COWMEM_WRITABLE);
 	if (clone < 0)
 		return 1;
@@ -1669,20 +1524,19 @@ static int limit_through_clone(int fd)
 
 static int limit_of_own(int dev)
 {
-	struct cowmem_create arg = {
-		.size = sizeof(arg), .length = SIZE, .fd = -1,
-	};
-	int clone;
+	int fd, clone;
 
-	become_nobody();
-	if (cow_ioctl(dev, COWMEM_CREATE, &arg))
+	if (!become_nobody())
+		return 100;
+	fd = cow_create_on(dev, SIZE, NULL, 0);
+	if (fd < 0)
 		return 1;
-	if (limit_pages(arg.fd, 1) || cow_stat(arg.fd).limit != PAGE)
+	if (limit_pages(fd, 1) || cow_stat(fd).limit != PAGE)
 		return 2;
-	if (write_page(arg.fd, 0, '!') != PAGE ||
-	    write_page(arg.fd, 1, '!') != -ENOSPC)
+	if (write_page(fd, 0, '!') != PAGE ||
+	    write_page(fd, 1, '!') != -ENOSPC)
 		return 3;
-	clone = cow_snapshot(arg.fd, COWMEM_WRITABLE);
+	clone = cow_snapshot(fd, COWMEM_WRITABLE);
 	if (limit_pages(clone, 2) || write_page(clone, 1, '!') != PAGE)
 		return 4;
 	/* The buffer of the handle itself was made by root. */
@@ -1807,7 +1661,7 @@ TEST_F(limit, is_hard_when_clones_race_for_copies)
 	int clone[NR_RACERS], round, i;
 	char *q[NR_RACERS];
 
-	fill(self->p, NR);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, limit_pages(self->fd, NR + NR_THROUGH));
 	for (round = 0; round < 4; round++) {
 		for (i = 0; i < NR_RACERS; i++) {
@@ -1880,13 +1734,11 @@ FIXTURE(max_pages)
 
 FIXTURE_SETUP(max_pages)
 {
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	self->pages = base = cow_param("pages");
 	ASSERT_EQ(0, read_max_pages(self->saved));
-	self->fd = cow_create(SIZE, "max_pages");
+	self->fd = cow_create_mapped(SIZE, "max_pages", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 }
 
 FIXTURE_TEARDOWN_PARENT(max_pages)
@@ -1912,7 +1764,8 @@ TEST_F(max_pages, is_not_for_others_to_write)
 	char now[32] = "";
 
 	EXPECT_EQ(0, CHILD({
-		become_nobody();
+		if (!become_nobody())
+			_exit(100);
 		_exit(set_max_pages(1) != -EACCES);
 	}));
 	EXPECT_EQ(0, read_max_pages(now));
@@ -1974,7 +1827,7 @@ TEST_F(max_pages, below_what_is_held_only_stops_new_pages)
 {
 	int snap;
 
-	fill(self->p, NR_DATA);
+	fill_pages(self->p, NR_DATA);
 	ASSERT_EQ(0, set_max_pages(base + 4));
 	EXPECT_EQ(SIGBUS, store(self->p, NR_DATA, '!'));
 	EXPECT_EQ(0, store(self->p, 0, 'a'));

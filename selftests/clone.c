@@ -14,176 +14,10 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "bytes.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 #define NR	16UL
 #define SIZE	(NR * PAGE)
-/* What a buffer has mapped, and the most that it may grow to. */
-#define MAX	(40 * PAGE)
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
-
-/* A result of the C library as 0, a count or -errno. */
-static long ret(long value)
-{
-	return value < 0 ? -errno : value;
-}
-
-static struct cowmem_query query(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int dev = cow_open();
-
-	cow_ioctl(dev, COWMEM_QUERY, &arg);
-	close(dev);
-	return arg;
-}
-
-/* Another open file of what @fd refers to, or -errno. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return ret(open(path, flags | O_CLOEXEC));
-}
-
-static size_t page_up(size_t bytes)
-{
-	return (bytes + PAGE - 1) / PAGE * PAGE;
-}
-
-static unsigned int next_random(unsigned int *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 17;
-	*state ^= *state << 5;
-	return *state;
-}
-
-static int read_byte(int fd, off_t offset)
-{
-	unsigned char value;
-
-	return pread(fd, &value, 1, offset) == 1 ? value : -1;
-}
-
-/*
- * A buffer, with a mapping that may reach beyond its end, and its model, which
- * is zero behind the end.
- */
-struct buffer {
-	int fd;
-	char *p;
-	char *want;
-	size_t size;
-};
-
-static bool buffer_map(struct buffer *buf, int prot)
-{
-	buf->p = cow_map(buf->fd, MAX, prot);
-	buf->want = calloc(1, MAX);
-	return buf->p != MAP_FAILED && buf->want;
-}
-
-/* All hole. */
-static bool buffer_create(struct buffer *buf, size_t size)
-{
-	*buf = (struct buffer) {
-		.fd = cow_create(size, "clone"),
-		.size = size,
-	};
-	return buf->fd >= 0 && buffer_map(buf, RW);
-}
-
-/* Every byte of [@offset, @offset + @length), by stores. */
-static void buffer_fill(struct buffer *buf, size_t offset, size_t length,
-			unsigned int seed)
-{
-	size_t i;
-
-	for (i = offset; i < offset + length; i++)
-		buf->want[i] = next_random(&seed);
-	memcpy(buf->p + offset, buf->want + offset, length);
-}
-
-static bool buffer_create_filled(struct buffer *buf, size_t size,
-				 unsigned int seed)
-{
-	if (!buffer_create(buf, size))
-		return false;
-	buffer_fill(buf, 0, size, seed);
-	return true;
-}
-
-static bool buffer_snapshot(struct buffer *snap, struct buffer *origin)
-{
-	*snap = (struct buffer) {
-		.fd = cow_snapshot(origin->fd, 0),
-		.size = origin->size,
-	};
-	if (snap->fd < 0 || !buffer_map(snap, PROT_READ))
-		return false;
-	memcpy(snap->want, origin->want, MAX);
-	return true;
-}
-
-static void buffer_close(struct buffer *buf)
-{
-	munmap(buf->p, MAX);
-	free(buf->want);
-	close(buf->fd);
-	buf->fd = -1;
-}
-
-static bool buffer_ok(struct buffer *buf)
-{
-	static char data[MAX];
-	struct stat st;
-
-	return !fstat(buf->fd, &st) && st.st_size == buf->size &&
-	       pread(buf->fd, data, MAX, 0) == buf->size &&
-	       !memcmp(data, buf->want, buf->size) &&
-	       !memcmp(buf->p, buf->want, page_up(buf->size));
-}
-
-static void buffer_store(struct buffer *buf, size_t offset, char value)
-{
-	buf->want[offset] = value;
-	buf->p[offset] = value;
-}
-
-/* Change a byte in each page. */
-static void buffer_store_all(struct buffer *buf)
-{
-	size_t offset;
-
-	for (offset = 5; offset < buf->size; offset += PAGE)
-		buffer_store(buf, offset, ~buf->want[offset]);
-}
-
-static bool buffer_write_all(struct buffer *buf)
-{
-	size_t offset;
-
-	for (offset = 7; offset < buf->size; offset += PAGE) {
-		buf->want[offset] = ~buf->want[offset];
-		if (pwrite(buf->fd, buf->want + offset, 1, offset) != 1)
-			return false;
-	}
-	return true;
-}
 
 static bool buffer_truncate(struct buffer *buf, size_t size)
 {
@@ -203,11 +37,6 @@ static long pages_in(struct buffer *buf, size_t offset, size_t length)
 	return offset < end ? (end - offset) / PAGE : 0;
 }
 
-static unsigned long resident(struct buffer *buf)
-{
-	return cow_stat(buf->fd).resident;
-}
-
 /* What a clone or a copy does to the model of the destination. */
 static void model_copy(struct buffer *dst, size_t to, struct buffer *src,
 		       size_t from, size_t length)
@@ -215,19 +44,6 @@ static void model_copy(struct buffer *dst, size_t to, struct buffer *src,
 	memmove(dst->want + to, src->want + from, length);
 	if (length && dst->size < to + length)
 		dst->size = to + length;
-}
-
-static long clone_range(int dst, uint64_t to, int src, uint64_t from,
-			uint64_t length)
-{
-	struct file_clone_range arg = {
-		.src_fd = src,
-		.src_offset = from,
-		.src_length = length,
-		.dest_offset = to,
-	};
-
-	return ret(ioctl(dst, FICLONERANGE, &arg));
 }
 
 /* FICLONE, also of the model. */
@@ -245,7 +61,7 @@ static long buffer_clone_range(struct buffer *dst, uint64_t to,
 			       struct buffer *src, uint64_t from,
 			       uint64_t length)
 {
-	long err = clone_range(dst->fd, to, src->fd, from, length);
+	long err = cow_clone_range(dst->fd, to, src->fd, from, length);
 
 	if (!err)
 		model_copy(dst, to, src, from, length ?: src->size - from);
@@ -655,27 +471,11 @@ FIXTURE_TEARDOWN(pair)
 	buffer_close(&self->dst);
 }
 
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static bool pipe_has(int pipefd[2], const char *want)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && !memcmp(data, want, PAGE);
-}
-
 TEST_F(pair, sharing_is_told_by_STAT)
 {
 	struct cowmem_stat st;
 
-	if (!(query().features & COWMEM_FEATURE_SHARING))
-		SKIP(return, "SHARING is not built");
+	NEED(SHARING);
 	ASSERT_EQ(0, buffer_clone(&self->dst, &self->src));
 	EXPECT_EQ(0, cow_sharing(self->src.fd).private);
 	EXPECT_EQ(0, cow_sharing(self->dst.fd).private);
@@ -792,8 +592,8 @@ TEST_F(pair, snapshots_of_both_sides_keep_what_they_have)
 {
 	struct buffer old_src, old_dst;
 
-	ASSERT_TRUE(buffer_snapshot(&old_src, &self->src));
-	ASSERT_TRUE(buffer_snapshot(&old_dst, &self->dst));
+	ASSERT_TRUE(buffer_snapshot(&old_src, &self->src, false));
+	ASSERT_TRUE(buffer_snapshot(&old_dst, &self->dst, false));
 	ASSERT_EQ(0, buffer_clone_range(&self->dst, 2 * PAGE, &self->src,
 					5 * PAGE, 8 * PAGE));
 	EXPECT_EQ(self->pages, cow_param("pages"));
@@ -812,7 +612,7 @@ TEST_F(pair, snapshot_of_a_clone_keeps_what_it_has)
 	struct buffer snap;
 
 	ASSERT_EQ(0, buffer_clone(&self->dst, &self->src));
-	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst));
+	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst, false));
 	buffer_store_all(&self->dst);
 	buffer_store_all(&self->src);
 	EXPECT_TRUE(buffer_ok(&snap));
@@ -823,7 +623,7 @@ TEST_F(pair, frozen_source_is_cloned)
 {
 	struct buffer snap;
 
-	ASSERT_TRUE(buffer_snapshot(&snap, &self->src));
+	ASSERT_TRUE(buffer_snapshot(&snap, &self->src, false));
 	buffer_store_all(&self->src);
 	ASSERT_EQ(0, buffer_clone(&self->dst, &snap));
 	EXPECT_TRUE(buffer_ok(&self->dst));
@@ -888,7 +688,7 @@ TEST_F(pair, held_page_of_the_destination_keeps_its_place)
 	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
 	buffer_store(&self->dst, 3 * PAGE + 9, '!');
 	EXPECT_TRUE(buffer_ok(&self->src));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 }
 
 TEST_F(pair, held_page_of_the_destination_at_another_offset)
@@ -900,7 +700,7 @@ TEST_F(pair, held_page_of_the_destination_at_another_offset)
 	EXPECT_EQ(self->pages - 3, cow_param("pages"));
 	buffer_store(&self->dst, 6 * PAGE + 9, '!');
 	EXPECT_TRUE(buffer_ok(&self->src));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 6 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 6 * PAGE));
 }
 
 TEST_F(pair, held_page_of_the_destination_gets_the_zeroes_of_a_hole)
@@ -914,7 +714,7 @@ TEST_F(pair, held_page_of_the_destination_gets_the_zeroes_of_a_hole)
 	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
 	buffer_store(&self->dst, 3 * PAGE + 9, '!');
 	EXPECT_TRUE(buffer_ok(&hole));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 	buffer_close(&hole);
 }
 
@@ -925,7 +725,7 @@ TEST_F(pair, held_page_outside_the_range_is_left_alone)
 					4 * PAGE, 4 * PAGE));
 	EXPECT_EQ(self->pages - 4, cow_param("pages"));
 	buffer_store(&self->dst, 3 * PAGE + 9, '!');
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 }
 
 TEST_F(pair, held_page_of_the_source_stays_with_the_source)
@@ -936,7 +736,7 @@ TEST_F(pair, held_page_of_the_source_stays_with_the_source)
 	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
 	buffer_store(&self->src, 3 * PAGE + 9, '!');
 	EXPECT_TRUE(buffer_ok(&self->dst));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->src.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->src.want + 3 * PAGE));
 }
 
 /* A page that is shared with a snapshot can only be pinned for reading. */
@@ -944,12 +744,12 @@ TEST_F(pair, page_held_for_reading_stays_as_it_was)
 {
 	struct buffer snap;
 
-	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst));
+	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst, false));
 	ASSERT_TRUE(pipe_hold(self->pipefd, self->dst.p + 3 * PAGE));
 	ASSERT_EQ(0, buffer_clone(&self->dst, &self->src));
 	EXPECT_TRUE(buffer_ok(&self->dst));
 	buffer_store(&self->dst, 3 * PAGE + 9, '!');
-	EXPECT_TRUE(pipe_has(self->pipefd, snap.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, snap.want + 3 * PAGE));
 	EXPECT_TRUE(buffer_ok(&snap));
 	buffer_close(&snap);
 }
@@ -1068,8 +868,6 @@ TEST_F(sparse, copy_of_an_unaligned_hole_overwrites)
 	EXPECT_GE(self->pages, cow_param("pages"));
 }
 
-#define GIB	(1UL << 30)
-
 TEST(huge_sparse_buffer_is_cloned)
 {
 	int src = cow_create(GIB, "src"), dst = cow_create(0, "dst");
@@ -1106,7 +904,7 @@ TEST(long_range_is_cloned_to_an_odd_offset)
 	ASSERT_EQ(1, pwrite(src, "b", 1, 600 * PAGE));
 	ASSERT_EQ(1, pwrite(src, "c", 1, 1023 * PAGE));
 	ASSERT_EQ(1, pwrite(src, "d", 1, 1024 * PAGE));
-	ASSERT_EQ(0, clone_range(dst, 77 * PAGE, src, 0, 1024 * PAGE));
+	ASSERT_EQ(0, cow_clone_range(dst, 77 * PAGE, src, 0, 1024 * PAGE));
 	EXPECT_EQ(pages + 4, cow_param("pages"));
 	EXPECT_EQ(3 * PAGE, cow_stat(dst).resident);
 	EXPECT_EQ((77 + 1024) * PAGE, cow_stat(dst).length);
@@ -1133,8 +931,8 @@ FIXTURE(rights)
 /* What is asked for, and what it gives. */
 FIXTURE_VARIANT(rights)
 {
-	long (*clone)(int dst, uint64_t to, int src, uint64_t from,
-		      uint64_t length);
+	int (*clone)(int dst, uint64_t to, int src, uint64_t from,
+		     uint64_t length);
 	uint64_t to;
 	uint64_t from;
 	uint64_t length;
@@ -1142,21 +940,21 @@ FIXTURE_VARIANT(rights)
 	bool copy;	/* is it copy_file_range()? */
 };
 
-static long clone_all(int dst, uint64_t to, int src, uint64_t from,
-		      uint64_t length)
+static int clone_all(int dst, uint64_t to, int src, uint64_t from,
+		     uint64_t length)
 {
 	return ret(ioctl(dst, FICLONE, src));
 }
 
-static long copy_some(int dst, uint64_t to, int src, uint64_t from,
-		      uint64_t length)
+static int copy_some(int dst, uint64_t to, int src, uint64_t from,
+		     uint64_t length)
 {
 	return copy_range(dst, to, src, from, length);
 }
 
 FIXTURE_VARIANT_ADD(rights, FICLONE) { clone_all, 0, 0, SIZE };
 FIXTURE_VARIANT_ADD(rights, FICLONERANGE) {
-	clone_range, 4 * PAGE, 2 * PAGE, PAGE,
+	cow_clone_range, 4 * PAGE, 2 * PAGE, PAGE,
 };
 FIXTURE_VARIANT_ADD(rights, aligned_copy) {
 	copy_some, 4 * PAGE, 2 * PAGE, PAGE, PAGE, true,
@@ -1165,8 +963,8 @@ FIXTURE_VARIANT_ADD(rights, unaligned_copy) {
 	copy_some, 4 * PAGE + 50, 2 * PAGE + 100, 300, 300, true,
 };
 
-static long rights_clone(const FIXTURE_VARIANT(rights) *variant, int dst,
-			 int src)
+static int rights_clone(const FIXTURE_VARIANT(rights) *variant, int dst,
+			int src)
 {
 	return variant->clone(dst, variant->to, src, variant->from,
 			      variant->length);
@@ -1202,7 +1000,7 @@ TEST_F(rights, EBADF_frozen_destination)
 {
 	struct buffer snap;
 
-	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst));
+	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst, false));
 	EXPECT_EQ(-EBADF, rights_clone(variant, snap.fd, self->src.fd));
 	EXPECT_TRUE(buffer_ok(&snap));
 	EXPECT_EQ(self->pages, cow_param("pages"));
@@ -1544,14 +1342,14 @@ TEST_F(pair, copy_to_a_held_page_keeps_it_in_place)
 	EXPECT_TRUE(buffer_ok(&self->dst));
 	buffer_store(&self->dst, 3 * PAGE + 9, '!');
 	EXPECT_TRUE(buffer_ok(&self->src));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 }
 
 TEST_F(pair, copy_of_a_frozen_source)
 {
 	struct buffer snap;
 
-	ASSERT_TRUE(buffer_snapshot(&snap, &self->src));
+	ASSERT_TRUE(buffer_snapshot(&snap, &self->src, false));
 	buffer_store_all(&self->src);
 	ASSERT_EQ(5 * PAGE, buffer_copy(&self->dst, 50, &snap, 50, 5 * PAGE));
 	EXPECT_TRUE(buffer_ok(&self->dst));
@@ -1566,7 +1364,7 @@ TEST_F(pair, copy_leaves_snapshots_of_the_destination)
 {
 	struct buffer snap;
 
-	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst));
+	ASSERT_TRUE(buffer_snapshot(&snap, &self->dst, false));
 	ASSERT_EQ(3 * PAGE, buffer_copy(&self->dst, 1, &self->src, 0,
 					3 * PAGE));
 	ASSERT_EQ(3 * PAGE, buffer_copy(&self->dst, 5 * PAGE + 1, &self->src, 1,
@@ -1602,7 +1400,7 @@ TEST(copy_of_3_GiB_of_hole)
 
 TEST(short_copy_up_to_the_largest_size_and_EFBIG_behind)
 {
-	off_t max = query().max_size;
+	off_t max = cow_query().max_size;
 	struct buffer src;
 	int dst = cow_create(0, "dst");
 	char back[PAGE];
@@ -1623,22 +1421,22 @@ TEST(short_copy_up_to_the_largest_size_and_EFBIG_behind)
 /* For the VFS one is the offset of a write, the other a length in it. */
 TEST(clone_beyond_the_largest_size_is_refused)
 {
-	off_t max = query().max_size;
+	off_t max = cow_query().max_size;
 	struct buffer src;
 	int dst = cow_create(0, "dst");
 	long err;
 
 	ASSERT_GE(dst, 0);
 	ASSERT_TRUE(buffer_create_filled(&src, SIZE, 1));
-	err = clone_range(dst, max, src.fd, 0, PAGE);
+	err = cow_clone_range(dst, max, src.fd, 0, PAGE);
 	EXPECT_TRUE(err == -EFBIG || err == -EINVAL)
 		TH_LOG("at the largest size: %ld", err);
-	err = clone_range(dst, max - PAGE, src.fd, 0, 2 * PAGE);
+	err = cow_clone_range(dst, max - PAGE, src.fd, 0, 2 * PAGE);
 	EXPECT_TRUE(err == -EFBIG || err == -EINVAL)
 		TH_LOG("across the largest size: %ld", err);
 	EXPECT_EQ(0, cow_stat(dst).length);
 	EXPECT_EQ(0, cow_stat(dst).resident);
-	EXPECT_EQ(0, clone_range(dst, max - PAGE, src.fd, 0, PAGE));
+	EXPECT_EQ(0, cow_clone_range(dst, max - PAGE, src.fd, 0, PAGE));
 	EXPECT_EQ(max, cow_stat(dst).length);
 	close(dst);
 	buffer_close(&src);
@@ -1657,8 +1455,7 @@ FIXTURE(limited)
 
 FIXTURE_SETUP(limited)
 {
-	if (!(query().features & COWMEM_FEATURE_LIMIT))
-		SKIP(return, "LIMIT is not built");
+	NEED(LIMIT);
 	ASSERT_TRUE(buffer_create_filled(&self->src, SIZE, 1));
 	ASSERT_TRUE(buffer_create(&self->dst, SIZE));
 	buffer_fill(&self->dst, 0, PAGE, 2);
@@ -1752,7 +1549,7 @@ static void counter_stop(struct counter *counter, pthread_t thread,
 	memcpy(buf->want + offset, &counter->count, sizeof(counter->count));
 }
 
-static uint64_t read_word(struct buffer *buf, size_t offset)
+static uint64_t load_word(struct buffer *buf, size_t offset)
 {
 	return *(volatile uint64_t *)(buf->p + offset);
 }
@@ -1767,13 +1564,13 @@ TEST_F(pair, stores_to_the_source_meanwhile_are_before_or_after)
 
 	ASSERT_TRUE(counter_start(&counter, &thread, &self->src, offset));
 	for (i = 0; i < 100; i++) {
-		before = read_word(&self->src, offset);
+		before = load_word(&self->src, offset);
 		EXPECT_EQ(0, buffer_clone(&self->dst, &self->src));
-		cloned = read_word(&self->dst, offset);
-		after = read_word(&self->src, offset);
+		cloned = load_word(&self->dst, offset);
+		after = load_word(&self->src, offset);
 		EXPECT_LE(before, cloned);
 		EXPECT_LE(cloned, after);
-		EXPECT_EQ(cloned, read_word(&self->dst, offset));
+		EXPECT_EQ(cloned, load_word(&self->dst, offset));
 	}
 	counter_stop(&counter, thread, &self->src, offset);
 	memcpy(self->dst.want + offset, &cloned, sizeof(cloned));

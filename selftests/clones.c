@@ -36,14 +36,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/uio.h>
 
 #include <linux/fs.h>
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define HALF		(PAGE / 2)
 #define MAX_PAGES	6UL
 #define MAX_SIZE	(MAX_PAGES * PAGE)
@@ -406,46 +405,6 @@ static uint64_t private_of(const struct world *w, int i)
  * Helpers that have nothing to do with the model
  */
 
-static struct cowmem_query query(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	if (cow_ioctl(fd, COWMEM_QUERY, &arg)) {
-		perror("COWMEM_QUERY");
-		exit(1);
-	}
-	close(fd);
-	return arg;
-}
-
-/* Those of the feature bits @wanted that the module lacks. */
-static uint64_t missing(uint64_t wanted)
-{
-	return wanted & ~query().features;
-}
-
-/* Order number @n of 0 ... @nr - 1. */
-static void order_of(unsigned int n, unsigned int nr, unsigned int order[])
-{
-	unsigned int left[8] = { 0, 1, 2, 3, 4, 5, 6, 7 }, i, k;
-
-	for (i = 0; i < nr; i++) {
-		k = n % (nr - i);
-		n /= nr - i;
-		order[i] = left[k];
-		memmove(&left[k], &left[k + 1], (7 - k) * sizeof(left[0]));
-	}
-}
-
-/* Let a pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
 static bool pipe_drain(int pipefd[2], char *page)
 {
 	return read(pipefd[0], page, PAGE) == PAGE;
@@ -466,10 +425,8 @@ FIXTURE_VARIANT_ADD(clone, mapping) { .mapped = true };
 
 FIXTURE_SETUP(clone)
 {
-	uint64_t lacks = missing(COWMEM_FEATURE_RANGE | COWMEM_FEATURE_SHARING);
-
-	if (lacks)
-		SKIP(return, "module without features %#lx", lacks);
+	NEED(RANGE);
+	NEED(SHARING);
 	world_begin(&self->world, variant->mapped);
 }
 
@@ -1143,7 +1100,7 @@ TEST_F(clone, of_ranges_of_ranges_outlives_those_between) /* Zircon: ParentStart
 TEST_F(clone, offsets_do_not_add_up_along_a_chain) /* Zircon: NoAccumulatedOverflow */
 {
 	struct world *w = &self->world;
-	uint64_t max = query().max_size;
+	uint64_t max = cow_query().max_size;
 	int huge, last, again, snap;
 	char value = 0;
 
@@ -1195,8 +1152,7 @@ TEST_F(clone, has_a_page_that_the_one_before_had_punched) /* Zircon: MarkerClear
 {
 	struct world *w = &self->world;
 
-	if (missing(COWMEM_FEATURE_FALLOCATE))
-		SKIP(return, "module without fallocate");
+	NEED(FALLOCATE);
 	ASSERT_TRUE(make(w, ORIGIN, 3));
 	ASSERT_TRUE(put(w, ORIGIN, 1, '1'));
 	ASSERT_TRUE(clone_whole(w, CLONE, ORIGIN));
@@ -1289,36 +1245,7 @@ TEST_F(clone, of_a_pinned_page_is_a_copy_until_it_is_released) /* Zircon: PinBef
 	EXPECT_EQ(0, private_of(w, SECOND));
 	EXPECT_EQ(1, cow_stat(w->buf[ORIGIN].fd).held);
 	munmap(p, 2 * PAGE);
-	close(pipefd[0]);
-	close(pipefd[1]);
-}
-
-static int create_pinnable(uint64_t length)
-{
-	struct cowmem_create arg = {
-		.size = sizeof(arg),
-		.flags = COWMEM_CLOEXEC | COWMEM_PINNABLE,
-		.length = length,
-		.name = "pinnable",
-		.fd = -1,
-	};
-	int dev = cow_open(), err = cow_ioctl(dev, COWMEM_CREATE, &arg);
-
-	close(dev);
-	return err ? err : arg.fd;
-}
-
-/* Page frame number behind an address; 0: none. */
-static uint64_t frame_of(const char *p)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-	uint64_t entry = 0;
-
-	if (pread(fd, &entry, sizeof(entry),
-		  (unsigned long)p / PAGE * sizeof(entry)) != sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+	pipe_close(pipefd);
 }
 
 TEST(pins_of_a_buffer_and_of_its_clone_are_of_different_pages) /* Zircon: PinClonePages */
@@ -1327,9 +1254,8 @@ TEST(pins_of_a_buffer_and_of_its_clone_are_of_different_pages) /* Zircon: PinClo
 	int fd, clone, pipes[2][2], i, k;
 	char *p, *q, data[PAGE];
 
-	if (missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
-	fd = create_pinnable(4 * PAGE);
+	NEED(PINNABLE);
+	fd = cow_create_flags(4 * PAGE, "pinnable", COWMEM_PINNABLE);
 	ASSERT_GE(fd, 0);
 	p = cow_map(fd, 4 * PAGE, RW);
 	ASSERT_NE(MAP_FAILED, p);
@@ -1448,10 +1374,8 @@ FIXTURE(parallel)
 
 FIXTURE_SETUP(parallel)
 {
-	uint64_t lacks = missing(COWMEM_FEATURE_RANGE | COWMEM_FEATURE_SHARING);
-
-	if (lacks)
-		SKIP(return, "module without features %#lx", lacks);
+	NEED(RANGE);
+	NEED(SHARING);
 	self->pages = cow_param("pages");
 	self->nodes = cow_param("nodes");
 }
@@ -1551,19 +1475,6 @@ static int share_by_restore(int fd, uint64_t offset, int source,
 	return cow_restore_range(fd, offset, source, source_offset, length, 0);
 }
 
-static int share_by_clone(int fd, uint64_t offset, int source,
-			  uint64_t source_offset, uint64_t length)
-{
-	struct file_clone_range range = {
-		.src_fd = source,
-		.src_offset = source_offset,
-		.src_length = length,
-		.dest_offset = offset,
-	};
-
-	return ioctl(fd, FICLONERANGE, &range) ? -errno : 0;
-}
-
 FIXTURE(transfer)
 {
 	struct world world;
@@ -1592,23 +1503,20 @@ FIXTURE_VARIANT_ADD(transfer, restore_mapping) {
 	.mapped = true,
 };
 FIXTURE_VARIANT_ADD(transfer, clone_file) {
-	.feature = COWMEM_FEATURE_CLONE, .share = share_by_clone,
+	.feature = COWMEM_FEATURE_CLONE, .share = cow_clone_range,
 	.stranger = -EXDEV, .not_allowed = -EBADF, .frozen = -EBADF,
 	.grows = true,
 };
 FIXTURE_VARIANT_ADD(transfer, clone_mapping) {
-	.feature = COWMEM_FEATURE_CLONE, .share = share_by_clone,
+	.feature = COWMEM_FEATURE_CLONE, .share = cow_clone_range,
 	.stranger = -EXDEV, .not_allowed = -EBADF, .frozen = -EBADF,
 	.grows = true, .mapped = true,
 };
 
 FIXTURE_SETUP(transfer)
 {
-	uint64_t lacks = missing(COWMEM_FEATURE_RANGE | COWMEM_FEATURE_SHARING |
-				 COWMEM_FEATURE_FALLOCATE | variant->feature);
-
-	if (lacks)
-		SKIP(return, "module without features %#lx", lacks);
+	NEED_BITS(COWMEM_FEATURE_RANGE | COWMEM_FEATURE_SHARING |
+		  COWMEM_FEATURE_FALLOCATE | variant->feature);
 	world_begin(&self->world, variant->mapped);
 }
 
@@ -1798,14 +1706,6 @@ TEST_F(transfer, moves_pages_to_where_others_were) /* Zircon: Basic */
 	EXPECT_EQ(w->pages + 8, cow_param("pages"));
 }
 
-static int reopened(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
-}
-
 TEST_F(transfer, of_what_is_wrong_fails_and_changes_nothing) /* Zircon: InvalidInputs */
 {
 	struct world *w = &self->world;
@@ -1819,7 +1719,7 @@ TEST_F(transfer, of_what_is_wrong_fails_and_changes_nothing) /* Zircon: InvalidI
 	dst = w->buf[SECOND].fd;
 	reader = cow_file(dst, COWMEM_RDONLY);
 	ASSERT_GE(reader, 0);
-	writer = reopened(src, O_WRONLY);
+	writer = reopen(src, O_WRONLY);
 	ASSERT_GE(writer, 0);
 	ASSERT_EQ(0, ftruncate(stranger, 5 * PAGE));
 

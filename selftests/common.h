@@ -23,8 +23,10 @@
 #include <unistd.h>
 
 #include <linux/cowmem.h>
+#include <linux/fs.h>
 
 #define PAGE	4096UL
+#define RW	(PROT_READ | PROT_WRITE)
 
 static inline int cow_open(void)
 {
@@ -39,22 +41,74 @@ static inline int cow_ioctl(int fd, unsigned long cmd, void *arg)
 	return ioctl(fd, cmd, arg) ? -errno : 0;
 }
 
-static inline int cow_create(uint64_t length, const char *name)
+static inline struct cowmem_query cow_query(void)
+{
+	struct cowmem_query arg = { .size = sizeof(arg) };
+	int dev = cow_open();
+
+	if (cow_ioctl(dev, COWMEM_QUERY, &arg)) {
+		perror("COWMEM_QUERY");
+		exit(1);
+	}
+	close(dev);
+	return arg;
+}
+
+/* Those of the COWMEM_FEATURE_* bits @wanted that the module lacks. */
+static inline uint64_t cow_missing(uint64_t wanted)
+{
+	return wanted & ~cow_query().features;
+}
+
+/*
+ * Skip what the module was built without.  Before anything else of a test, so
+ * that no failure is forgotten.
+ */
+#define NEED(feature) do {						\
+	if (cow_missing(COWMEM_FEATURE_##feature))			\
+		SKIP(return, "module without " #feature);		\
+} while (0)
+
+#define NEED_BITS(wanted) do {						\
+	uint64_t _missing = cow_missing(wanted);			\
+									\
+	if (_missing)							\
+		SKIP(return, "module without features %#llx",		\
+		     (unsigned long long)_missing);			\
+} while (0)
+
+/* On the handle @dev.  @flags: COWMEM_PINNABLE, or 0. */
+static inline int cow_create_on(int dev, uint64_t length, const char *name,
+				uint32_t flags)
 {
 	struct cowmem_create arg = {
 		.size = sizeof(arg),
-		.flags = COWMEM_CLOEXEC,
+		.flags = COWMEM_CLOEXEC | flags,
 		.length = length,
 		.fd = -1,
 	};
-	int dev = cow_open(), err;
+	int err;
+
+	strncpy(arg.name, name ? name : "", sizeof(arg.name) - 1);
+	err = cow_ioctl(dev, COWMEM_CREATE, &arg);
+	return err ? err : arg.fd;
+}
+
+static inline int cow_create_flags(uint64_t length, const char *name,
+				   uint32_t flags)
+{
+	int dev = cow_open(), fd;
 
 	if (dev < 0)
 		return dev;
-	strncpy(arg.name, name ? name : "", sizeof(arg.name) - 1);
-	err = cow_ioctl(dev, COWMEM_CREATE, &arg);
+	fd = cow_create_on(dev, length, name, flags);
 	close(dev);
-	return err ? err : arg.fd;
+	return fd;
+}
+
+static inline int cow_create(uint64_t length, const char *name)
+{
+	return cow_create_flags(length, name, 0);
 }
 
 static inline int cow_file(int fd, uint32_t flags)
@@ -197,6 +251,55 @@ static inline struct cowmem_stat cow_sharing(int fd)
 static inline char *cow_map(int fd, size_t length, int prot)
 {
 	return mmap(NULL, length, prot, MAP_SHARED, fd, 0);
+}
+
+/* Its fd, and in *@p a mapping of all of it; or -errno. */
+static inline int cow_create_mapped(uint64_t length, const char *name, char **p)
+{
+	int fd = cow_create(length, name);
+
+	if (fd < 0)
+		return fd;
+	*p = cow_map(fd, length, RW);
+	return *p == MAP_FAILED ? -errno : fd;
+}
+
+/* FICLONERANGE, with offset and source as for a restore. */
+static inline int cow_clone_range(int fd, uint64_t offset, int source,
+				  uint64_t source_offset, uint64_t length)
+{
+	struct file_clone_range arg = {
+		.src_fd = source,
+		.src_offset = source_offset,
+		.src_length = length,
+		.dest_offset = offset,
+	};
+
+	return cow_ioctl(fd, FICLONERANGE, &arg);
+}
+
+/*
+ * FIDEDUPERANGE with one destination: bytes that are now shared, the status if
+ * it is not FILE_DEDUPE_RANGE_SAME, or -errno.
+ */
+static inline long cow_dedupe(int fd, uint64_t offset, int source,
+			      uint64_t source_offset, uint64_t length)
+{
+	struct {
+		struct file_dedupe_range range;
+		struct file_dedupe_range_info info;
+	} arg = {
+		.range = {
+			.src_offset = source_offset,
+			.src_length = length,
+			.dest_count = 1,
+		},
+		.info = { .dest_fd = fd, .dest_offset = offset },
+	};
+
+	if (ioctl(source, FIDEDUPERANGE, &arg))
+		return -errno;
+	return arg.info.status ?: arg.info.bytes_deduped;
 }
 
 /* Pages or nodes that the module holds: sums over all buffers of the machine. */

@@ -14,148 +14,12 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "bytes.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 #define NR	16UL
 #define SIZE	(NR * PAGE)
-/* What a buffer has mapped. */
-#define MAX	(20 * PAGE)
-#define NOBODY	65534
 /* What the kernel has to overwrite, or to leave if the call fails. */
 #define POISON	0x5a5a
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
-
-/* A result of the C library as 0, a count or -errno. */
-static long ret(long value)
-{
-	return value < 0 ? -errno : value;
-}
-
-static uint64_t features(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int dev = cow_open();
-
-	cow_ioctl(dev, COWMEM_QUERY, &arg);
-	close(dev);
-	return arg.features;
-}
-
-/* Another open file of what @fd refers to, or -errno. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return ret(open(path, flags | O_CLOEXEC));
-}
-
-static size_t page_up(size_t bytes)
-{
-	return (bytes + PAGE - 1) / PAGE * PAGE;
-}
-
-static unsigned int next_random(unsigned int *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 17;
-	*state ^= *state << 5;
-	return *state;
-}
-
-/* A buffer, with a mapping of it, and its model. */
-struct buffer {
-	int fd;
-	char *p;
-	char *want;
-	size_t size;
-};
-
-static bool buffer_map(struct buffer *buf, int prot)
-{
-	buf->p = cow_map(buf->fd, MAX, prot);
-	buf->want = calloc(1, MAX);
-	return buf->p != MAP_FAILED && buf->want;
-}
-
-/* All hole. */
-static bool buffer_create(struct buffer *buf, size_t size)
-{
-	*buf = (struct buffer) {
-		.fd = cow_create(size, "dedupe"),
-		.size = size,
-	};
-	return buf->fd >= 0 && buffer_map(buf, RW);
-}
-
-static bool buffer_create_filled(struct buffer *buf, size_t size,
-				 unsigned int seed)
-{
-	size_t i;
-
-	if (!buffer_create(buf, size))
-		return false;
-	for (i = 0; i < size; i++)
-		buf->want[i] = next_random(&seed);
-	memcpy(buf->p, buf->want, size);
-	return true;
-}
-
-static bool buffer_snapshot(struct buffer *snap, struct buffer *origin,
-			    bool writable)
-{
-	*snap = (struct buffer) {
-		.fd = cow_snapshot(origin->fd, writable ? COWMEM_WRITABLE : 0),
-		.size = origin->size,
-	};
-	if (snap->fd < 0 || !buffer_map(snap, writable ? RW : PROT_READ))
-		return false;
-	memcpy(snap->want, origin->want, MAX);
-	return true;
-}
-
-static void buffer_close(struct buffer *buf)
-{
-	munmap(buf->p, MAX);
-	free(buf->want);
-	close(buf->fd);
-	buf->fd = -1;
-}
-
-static bool buffer_ok(struct buffer *buf)
-{
-	static char data[MAX];
-	struct stat st;
-
-	return !fstat(buf->fd, &st) && st.st_size == buf->size &&
-	       pread(buf->fd, data, MAX, 0) == buf->size &&
-	       !memcmp(data, buf->want, buf->size) &&
-	       !memcmp(buf->p, buf->want, page_up(buf->size));
-}
-
-static void buffer_store(struct buffer *buf, size_t offset, char value)
-{
-	buf->want[offset] = value;
-	buf->p[offset] = value;
-}
-
-/* Change a byte. */
-static void buffer_flip(struct buffer *buf, size_t offset)
-{
-	buffer_store(buf, offset, ~buf->want[offset]);
-}
 
 /* By stores, the bytes that @src has at @from. */
 static void buffer_fill_from(struct buffer *dst, size_t to, struct buffer *src,
@@ -170,32 +34,6 @@ static void buffer_store_zeroes(struct buffer *buf, size_t offset,
 {
 	memset(buf->want + offset, 0, length);
 	memset(buf->p + offset, 0, length);
-}
-
-/* Change a byte in each page. */
-static void buffer_store_all(struct buffer *buf)
-{
-	size_t offset;
-
-	for (offset = 5; offset < buf->size; offset += PAGE)
-		buffer_flip(buf, offset);
-}
-
-static bool buffer_write_all(struct buffer *buf)
-{
-	size_t offset;
-
-	for (offset = 7; offset < buf->size; offset += PAGE) {
-		buf->want[offset] = ~buf->want[offset];
-		if (pwrite(buf->fd, buf->want + offset, 1, offset) != 1)
-			return false;
-	}
-	return true;
-}
-
-static unsigned long resident(struct buffer *buf)
-{
-	return cow_stat(buf->fd).resident;
 }
 
 /*
@@ -566,8 +404,7 @@ FIXTURE_TEARDOWN(pair)
 
 TEST_F(pair, sharing_is_told_by_STAT)
 {
-	if (!(features() & COWMEM_FEATURE_SHARING))
-		SKIP(return, "SHARING is not built");
+	NEED(SHARING);
 	EXPECT_EQ(SIZE, cow_sharing(self->dst.fd).private);
 	ASSERT_TRUE(buffer_same(&self->dst, &self->src));
 	EXPECT_EQ(0, cow_sharing(self->src.fd).private);
@@ -899,8 +736,7 @@ TEST_F(pair, mtime_stays)
 
 TEST_F(pair, needs_no_page_at_the_LIMIT)
 {
-	if (!(features() & COWMEM_FEATURE_LIMIT))
-		SKIP(return, "LIMIT is not built");
+	NEED(LIMIT);
 	ASSERT_EQ(0, cow_limit(self->dst.fd, SIZE));
 	ASSERT_EQ(0, cow_limit(self->src.fd, SIZE));
 	EXPECT_TRUE(buffer_same(&self->dst, &self->src));
@@ -911,21 +747,6 @@ TEST_F(pair, needs_no_page_at_the_LIMIT)
  * Pinned pages
  */
 
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static bool pipe_has(int pipefd[2], const char *want)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && !memcmp(data, want, PAGE);
-}
-
 TEST_F(pair, held_page_of_the_destination_keeps_its_place)
 {
 	ASSERT_TRUE(pipe_hold(self->pipefd, self->dst.p + 3 * PAGE));
@@ -935,7 +756,7 @@ TEST_F(pair, held_page_of_the_destination_keeps_its_place)
 	EXPECT_TRUE(buffer_ok(&self->src));
 	buffer_flip(&self->src, 3 * PAGE + 10);
 	EXPECT_TRUE(buffer_ok(&self->dst));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 }
 
 TEST_F(pair, held_page_of_the_source_keeps_its_place)
@@ -947,7 +768,7 @@ TEST_F(pair, held_page_of_the_source_keeps_its_place)
 	EXPECT_TRUE(buffer_ok(&self->dst));
 	buffer_flip(&self->dst, 3 * PAGE + 10);
 	EXPECT_TRUE(buffer_ok(&self->src));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->src.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->src.want + 3 * PAGE));
 }
 
 TEST_F(pair, held_pages_of_both_sides_keep_their_places)
@@ -960,8 +781,9 @@ TEST_F(pair, held_pages_of_both_sides_keep_their_places)
 	buffer_flip(&self->dst, 3 * PAGE + 10);
 	EXPECT_TRUE(buffer_ok(&self->src));
 	EXPECT_TRUE(buffer_ok(&self->dst));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->src.want + 3 * PAGE));
-	EXPECT_TRUE(pipe_has(self->other_pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->src.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->other_pipefd,
+				  self->dst.want + 3 * PAGE));
 }
 
 TEST_F(pair, held_page_that_differs_keeps_its_place)
@@ -972,7 +794,7 @@ TEST_F(pair, held_page_that_differs_keeps_its_place)
 					       SIZE)));
 	buffer_flip(&self->dst, 3 * PAGE + 9);
 	EXPECT_TRUE(buffer_ok(&self->src));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 }
 
 TEST_F(pair, held_page_of_zeroes_over_a_hole_keeps_its_place)
@@ -986,7 +808,7 @@ TEST_F(pair, held_page_of_zeroes_over_a_hole_keeps_its_place)
 					  PAGE), PAGE));
 	buffer_flip(&self->dst, 3 * PAGE + 9);
 	EXPECT_TRUE(buffer_ok(&hole));
-	EXPECT_TRUE(pipe_has(self->pipefd, self->dst.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->dst.want + 3 * PAGE));
 	buffer_close(&hole);
 }
 
@@ -1001,7 +823,7 @@ TEST_F(pair, page_held_for_reading_stays_as_it_was)
 	buffer_flip(&self->dst, 3 * PAGE + 9);
 	buffer_flip(&self->src, 3 * PAGE + 10);
 	EXPECT_TRUE(buffer_ok(&self->src));
-	EXPECT_TRUE(pipe_has(self->pipefd, snap.want + 3 * PAGE));
+	EXPECT_TRUE(pipe_has_page(self->pipefd, snap.want + 3 * PAGE));
 	EXPECT_TRUE(buffer_ok(&snap));
 	buffer_close(&snap);
 }
@@ -1175,12 +997,6 @@ TEST_F(pair, handles_for_reading_or_writing_only_are_enough)
 	close(writer);
 }
 
-static bool become_nobody(void)
-{
-	return !setresgid(NOBODY, NOBODY, NOBODY) &&
-	       !setresuid(NOBODY, NOBODY, NOBODY);
-}
-
 TEST_F(pair, EPERM_stranger_whose_destination_is_open_for_reading)
 {
 	int reader = cow_file(self->dst.fd, COWMEM_RDONLY);
@@ -1206,16 +1022,9 @@ TEST_F(pair, EPERM_stranger_whose_destination_is_open_for_reading)
 /* A buffer of one page, for who cannot open the device. */
 static int create_on(int dev, char value)
 {
-	struct cowmem_create arg = {
-		.size = sizeof(arg), .length = PAGE, .fd = -1,
-	};
-	char data[PAGE];
+	int fd = cow_create_on(dev, PAGE, NULL, 0);
 
-	memset(data, value, PAGE);
-	if (cow_ioctl(dev, COWMEM_CREATE, &arg) ||
-	    pwrite(arg.fd, data, PAGE, 0) != PAGE)
-		return -1;
-	return arg.fd;
+	return fd < 0 || write_page(fd, 0, value) != PAGE ? -1 : fd;
 }
 
 /* An exit status: 0 if all is well. */
@@ -1362,14 +1171,6 @@ static void *count_up(void *arg)
 	return NULL;
 }
 
-static uint64_t read_word(struct buffer *buf)
-{
-	uint64_t value;
-
-	return pread(buf->fd, &value, sizeof(value), WORD) == sizeof(value) ?
-	       value : ~0ULL;
-}
-
 FIXTURE(race)
 {
 	struct buffer src;
@@ -1439,8 +1240,9 @@ TEST_F(race, no_store_is_lost_and_none_is_seen_on_the_other_side)
 			       result.status);
 		same += is_same(result, 3 * PAGE);
 		ASSERT_EQ(round * BURST, *self->racer.word);
-		ASSERT_EQ(round * BURST, read_word(self->counting));
-		ASSERT_EQ((round - 1) * BURST, read_word(self->other));
+		ASSERT_EQ(round * BURST, read_word(self->counting->fd, WORD));
+		ASSERT_EQ((round - 1) * BURST,
+			  read_word(self->other->fd, WORD));
 		ASSERT_EQ(0, memcmp(self->other->p + 3 * PAGE,
 				    self->other->want + 3 * PAGE, PAGE));
 	}

@@ -7,109 +7,19 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <sys/uio.h>
 #include <time.h>
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 #define SAME		"................"
-#define GIB		(1UL << 30)
 #define END		UINT64_MAX	/* a cursor that has seen all */
 #define ROOM		128U
 #define MAX_PAGES	256UL
 #define POISON		0xa5
-
-/* Skip what the module was built without. */
-#define NEED(feature) do {						\
-	if (!(features() & COWMEM_FEATURE_##feature))			\
-		SKIP(return, "module without " #feature);		\
-} while (0)
-
-static uint64_t features(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int dev = cow_open();
-
-	if (cow_ioctl(dev, COWMEM_QUERY, &arg)) {
-		perror("COWMEM_QUERY");
-		exit(1);
-	}
-	close(dev);
-	return arg.features;
-}
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
-static char value_of(unsigned long index)
-{
-	return 'a' + index;
-}
-
-static void fill_pages(char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		memset(p + i * PAGE, value_of(i), PAGE);
-}
-
-static bool pages_filled(const char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		if (!page_is(p + i * PAGE, value_of(i)))
-			return false;
-	return true;
-}
-
-static bool write_byte(int fd, off_t offset, char value)
-{
-	return pwrite(fd, &value, 1, offset) == 1;
-}
-
-static int read_byte(int fd, off_t offset)
-{
-	unsigned char value;
-
-	return pread(fd, &value, 1, offset) == 1 ? value : -1;
-}
-
-/* Another open file of what @fd refers to. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
-}
-
-/*
- * Exceptions that a store takes, as the kernel counts them for this thread.  The
- * first round stores elsewhere, and takes those of the measuring itself.
- */
-static __attribute__((noinline)) long faults_of_store(char *p, char value)
-{
-	char elsewhere;
-	char *where[] = { &elsewhere, p };
-	long before, faults = 0;
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		before = cow_minor_faults();
-		*(volatile char *)where[i] = value;
-		faults = cow_minor_faults() - before;
-	}
-	return faults;
-}
 
 /*
  * Lists
@@ -203,7 +113,7 @@ static int list_diff(struct list *list, int fd, int other, uint64_t cursor,
 	return 0;
 }
 
-static unsigned long pages_of(int fd)
+static unsigned long length_in_pages(int fd)
 {
 	return (cow_stat(fd).length + PAGE - 1) / PAGE;
 }
@@ -232,12 +142,12 @@ static const char *diff_from(int fd, int other, uint64_t cursor,
 			     unsigned int room)
 {
 	static char text[MAX_PAGES + 1];
-	unsigned long nr_pages = pages_of(fd);
+	unsigned long nr_pages = length_in_pages(fd);
 	struct list list;
 	int err;
 
-	if (pages_of(other) > nr_pages)
-		nr_pages = pages_of(other);
+	if (length_in_pages(other) > nr_pages)
+		nr_pages = length_in_pages(other);
 	err = list_diff(&list, fd, other, cursor, room);
 	if (err)
 		return strerror(-err);
@@ -262,11 +172,9 @@ FIXTURE(pair)
 FIXTURE_SETUP(pair)
 {
 	NEED(DIFF);
-	self->origin = cow_create(SIZE, "origin");
+	self->origin = cow_create_mapped(SIZE, "origin", &self->p);
 	ASSERT_GE(self->origin, 0);
-	self->p = cow_map(self->origin, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	self->clone = cow_snapshot(self->origin, COWMEM_WRITABLE);
 	ASSERT_GE(self->clone, 0);
 	self->q = cow_map(self->clone, SIZE, RW);
@@ -371,8 +279,8 @@ TEST_F(pair, page_written_with_the_bytes_it_had_is_listed)
 	memset(self->p + 3 * PAGE, value_of(3), PAGE);
 	memset(data, value_of(5), PAGE);
 	ASSERT_EQ(PAGE, pwrite(self->clone, data, PAGE, 5 * PAGE));
-	EXPECT_TRUE(pages_filled(self->p));
-	EXPECT_TRUE(pages_filled(self->q));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+	EXPECT_TRUE(pages_filled(self->q, 0, NR));
 	EXPECT_STREQ("...D.D..........", diff(self->origin, self->clone));
 }
 
@@ -380,8 +288,8 @@ TEST_F(pair, reading_shares_on)
 {
 	char data[SIZE];
 
-	EXPECT_TRUE(pages_filled(self->p));
-	EXPECT_TRUE(pages_filled(self->q));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+	EXPECT_TRUE(pages_filled(self->q, 0, NR));
 	EXPECT_EQ(SIZE, pread(self->origin, data, SIZE, 0));
 	EXPECT_EQ(SIZE, pread(self->clone, data, SIZE, 0));
 	EXPECT_STREQ(SAME, diff(self->origin, self->clone));
@@ -487,7 +395,7 @@ TEST_F(pair, device_handles_on_either_side)
 	ASSERT_GE(dev, 0);
 	r = cow_map(dev, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, r);
-	fill_pages(r);
+	fill_pages(r, NR);
 	snap = cow_snapshot(dev, 0);
 	ASSERT_GE(snap, 0);
 	r[2 * PAGE] = '!';
@@ -571,12 +479,11 @@ TEST_F(pair, page_written_in_place_by_its_last_owner_is_listed)
 
 TEST_F(pair, page_that_is_pinned_while_snapshotted_is_not_shared)
 {
-	struct iovec iov = { self->p + 3 * PAGE, PAGE };
 	int pipefd[2], snap;
 
 	self->p[3 * PAGE] = value_of(3);
 	ASSERT_EQ(0, pipe(pipefd));
-	ASSERT_EQ(PAGE, vmsplice(pipefd[1], &iov, 1, 0));
+	ASSERT_TRUE(pipe_hold(pipefd, self->p + 3 * PAGE));
 	snap = cow_snapshot(self->origin, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_STREQ("...D............", diff(self->origin, snap));
@@ -614,8 +521,8 @@ TEST_F(pair, changes_no_counter_and_no_content)
 	EXPECT_EQ(0, memcmp(&clone, &now, sizeof(now)));
 	EXPECT_EQ(pages, cow_param("pages"));
 	EXPECT_EQ(nodes, cow_param("nodes"));
-	EXPECT_TRUE(pages_filled(self->p));
-	EXPECT_TRUE(pages_filled(self->q));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+	EXPECT_TRUE(pages_filled(self->q, 0, NR));
 }
 
 TEST_F(pair, nothing_differs_after_RESTORE)
@@ -733,10 +640,8 @@ FIXTURE(sparse)
 FIXTURE_SETUP(sparse)
 {
 	NEED(DIFF);
-	self->origin = cow_create(SIZE, "sparse");
+	self->origin = cow_create_mapped(SIZE, "sparse", &self->p);
 	ASSERT_GE(self->origin, 0);
-	self->p = cow_map(self->origin, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 	self->p[2 * PAGE] = 'c';
 	self->p[9 * PAGE] = 'j';
 	self->clone = cow_snapshot(self->origin, COWMEM_WRITABLE);
@@ -1134,14 +1039,6 @@ TEST_F(large, run_of_many_pages_is_one_extent)
 	EXPECT_EQ(nr * PAGE, list.extents[0].length);
 }
 
-static double seconds_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
-
 /* The shortest of some. */
 static double diff_seconds(int fd, int other)
 {
@@ -1437,10 +1334,9 @@ TEST(one_call_sees_one_moment)
 	int nr, snap;
 
 	NEED(DIFF);
-	writer.fd = cow_create(ORDERED * STRIDE * PAGE, "ordered");
+	writer.fd = cow_create_mapped(ORDERED * STRIDE * PAGE, "ordered",
+				      &writer.map);
 	ASSERT_GE(writer.fd, 0);
-	writer.map = cow_map(writer.fd, ORDERED * STRIDE * PAGE, RW);
-	ASSERT_NE(MAP_FAILED, writer.map);
 	for (writer.round = 1; writer.round <= 20; writer.round++) {
 		snap = cow_snapshot(writer.fd, 0);
 		ASSERT_GE(snap, 0);

@@ -6,57 +6,24 @@
  */
 #include <pthread.h>
 #include <sys/resource.h>
-#include <sys/uio.h>
 
 #include <linux/falloc.h>
-#include <linux/fs.h>
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
-#define GIB		(1UL << 30)
 
 #define KEEP		FALLOC_FL_KEEP_SIZE
 #define PUNCH		(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO		FALLOC_FL_ZERO_RANGE
 #define UNSHARE		FALLOC_FL_UNSHARE_RANGE
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ	22
-#define MADV_POPULATE_WRITE	23
-#endif
-
-static struct cowmem_query query(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	cow_ioctl(fd, COWMEM_QUERY, &arg);
-	close(fd);
-	return arg;
-}
-
-/* Before anything else of a test, so that no failure is forgotten. */
-#define NEED(bits) do {							\
-	if (~query().features & (bits))					\
-		SKIP(return, "not built into this module: " #bits);	\
-} while (0)
-
 static long allocate(int fd, int mode, off_t offset, off_t length)
 {
 	return fallocate(fd, mode, offset, length) ? -errno : 0;
-}
-
-/* Another open file of what @fd refers to. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
 }
 
 static off_t size_of(int fd)
@@ -64,16 +31,6 @@ static off_t size_of(int fd)
 	struct stat st;
 
 	return fstat(fd, &st) ? -1 : st.st_size;
-}
-
-/* st_blocks in pages, which must be what STAT says. */
-static long pages_of(int fd)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) || st.st_blocks * 512ULL != cow_stat(fd).resident)
-		return -1;
-	return st.st_blocks * 512ULL / PAGE;
 }
 
 /* Pages of the machine when the test began. */
@@ -97,15 +54,7 @@ static bool is_hole(int fd, unsigned long index)
  */
 
 static const char zeroes[2 * SIZE];
-static char filled[SIZE];	/* by fill() */
-
-static void fill(char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		memset(p + i * PAGE, 'a' + i, PAGE);
-}
+static char filled[SIZE];	/* by fill_pages() */
 
 static bool file_is(int fd, const char *want, size_t length)
 {
@@ -123,11 +72,6 @@ static bool buffer_is(int fd, const char *want, size_t length)
 
 	munmap(p, length);
 	return same && file_is(fd, want, length);
-}
-
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
 }
 
 /* What a failed call must leave as it was. */
@@ -159,7 +103,7 @@ static int buffer_open(char **p)
 {
 	int fd;
 
-	fill(filled);
+	fill_pages(filled, NR);
 	base = cow_param("pages");
 	fd = cow_create(SIZE, "fallocate");
 	if (fd < 0)
@@ -195,7 +139,7 @@ FIXTURE_VARIANT_ADD(alloc, UNSHARE_RANGE) { .mode = UNSHARE };
 
 FIXTURE_SETUP(alloc)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
 }
@@ -261,7 +205,7 @@ TEST_F(alloc, second_call_allocates_nothing)
 TEST_F(alloc, filled_page_takes_stores_without_another)
 {
 	ASSERT_EQ(0, allocate(self->fd, variant->mode, 0, SIZE));
-	fill(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(NR, held());
 	EXPECT_EQ(NR, cow_stat(self->fd).filled);
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
@@ -276,7 +220,7 @@ TEST_F(alloc, hole_that_had_been_read_shows_stores_to_the_new_page)
 	EXPECT_EQ(0, memcmp(self->p, zeroes, SIZE));
 	EXPECT_EQ(0, memcmp(q, zeroes, SIZE));
 	ASSERT_EQ(0, allocate(self->fd, variant->mode, 0, SIZE));
-	fill(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(0, memcmp(q, filled, SIZE));
 	q[3 * PAGE] = '!';
 	EXPECT_EQ('!', self->p[3 * PAGE]);
@@ -286,7 +230,7 @@ TEST_F(alloc, hole_that_had_been_read_shows_stores_to_the_new_page)
 
 TEST_F(alloc, works_up_to_the_largest_size)
 {
-	off_t largest = query().max_size;
+	off_t largest = cow_query().max_size;
 	char data[PAGE];
 
 	memset(data, '!', PAGE);
@@ -451,7 +395,7 @@ static void fill_even(char *p)
 
 FIXTURE_SETUP(mixed)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
 	fill_even(self->p);
@@ -620,7 +564,7 @@ TEST_F(mixed, populate_write_of_a_clone_copies_and_fills)
 	EXPECT_EQ(NR / 2, cow_stat(clone).filled);
 	EXPECT_EQ(0, memcmp(q, self->want, SIZE));
 	faults = cow_stat(clone).faults;
-	fill(q);
+	fill_pages(q, NR);
 	EXPECT_EQ(faults, cow_stat(clone).faults);
 	EXPECT_TRUE(buffer_is(clone, filled, SIZE));
 	EXPECT_TRUE(buffer_is(self->fd, self->want, SIZE));
@@ -637,7 +581,7 @@ TEST_F(mixed, populate_write_of_the_origin_leaves_the_snapshot)
 	EXPECT_EQ(NR, pages_of(self->fd));
 	EXPECT_EQ(NR / 2, pages_of(snap));
 	EXPECT_EQ(NR + NR / 2, held());
-	fill(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_TRUE(buffer_is(snap, self->want, SIZE));
 	close(snap);
 }
@@ -692,13 +636,13 @@ FIXTURE_VARIANT_ADD(erase, ZERO_RANGE_KEEP_SIZE) { .mode = ZERO | KEEP };
 
 FIXTURE_SETUP(erase)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
 	self->q = cow_map(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->q);
-	fill(self->p);
-	fill(self->want);
+	fill_pages(self->p, NR);
+	fill_pages(self->want, NR);
 	ASSERT_EQ(0, memcmp(self->q, filled, SIZE));
 }
 
@@ -729,8 +673,8 @@ TEST_F(erase, just_the_range_reads_zero)
 	const struct range *range;
 
 	for (range = ranges; range < ranges + ARRAY_SIZE(ranges); range++) {
-		fill(self->p);
-		fill(self->want);
+		fill_pages(self->p, NR);
+		fill_pages(self->want, NR);
 		ASSERT_EQ(0, erase(self, variant->mode, range));
 		EXPECT_TRUE(erased(self))
 			TH_LOG("%lu+%lu", range->offset, range->length);
@@ -747,8 +691,8 @@ TEST_F(erase, snapshot_keeps_the_data)
 	char *r;
 
 	for (range = ranges; range < ranges + ARRAY_SIZE(ranges); range++) {
-		fill(self->p);
-		fill(self->want);
+		fill_pages(self->p, NR);
+		fill_pages(self->want, NR);
 		snap = cow_snapshot(self->fd, 0);
 		ASSERT_GE(snap, 0);
 		r = cow_map(snap, SIZE, PROT_READ);
@@ -776,12 +720,6 @@ TEST_F(erase, origin_keeps_what_goes_in_the_clone)
 	memset(self->want + 100, 0, SIZE - 200);
 	EXPECT_TRUE(buffer_is(clone, self->want, SIZE));
 	close(clone);
-}
-
-static void pipe_close(int pipefd[2])
-{
-	close(pipefd[0]);
-	close(pipefd[1]);
 }
 
 /* To @sync[1] and from @sync[0] of a pipe. */
@@ -886,10 +824,10 @@ FIXTURE(filled)
 
 FIXTURE_SETUP(filled)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
-	fill(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(filled)
@@ -920,7 +858,7 @@ TEST_F(filled, write_to_a_punched_hole_has_zeroes_around_it)
 {
 	char want[SIZE];
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + 4 * PAGE, 0, PAGE);
 	memcpy(want + 4 * PAGE + 50, "hello", 5);
 	ASSERT_EQ(0, allocate(self->fd, PUNCH, 4 * PAGE, PAGE));
@@ -988,7 +926,7 @@ TEST_F(filled, punch_across_the_end_keeps_the_size)
 {
 	char want[SIZE];
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + SIZE - 2 * PAGE, 0, 2 * PAGE);
 	ASSERT_EQ(0, allocate(self->fd, PUNCH, SIZE - 2 * PAGE, 8 * PAGE));
 	EXPECT_EQ(NR - 2, held());
@@ -1000,7 +938,7 @@ TEST_F(filled, punch_up_to_an_end_inside_a_page)
 {
 	char want[SIZE];
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + SIZE - PAGE + 50, 0, PAGE - 50);
 	ASSERT_EQ(0, ftruncate(self->fd, SIZE - 100));
 	ASSERT_EQ(0, allocate(self->fd, PUNCH, SIZE - PAGE + 50, PAGE - 150));
@@ -1025,7 +963,7 @@ TEST_F(filled, punch_frees_pages_beyond_the_end)
 /* Page by page it would not end before the timeout. */
 TEST_F(filled, punch_of_a_huge_sparse_range_is_quick)
 {
-	off_t largest = query().max_size;
+	off_t largest = cow_query().max_size;
 	unsigned long i;
 
 	ASSERT_EQ(0, ftruncate(self->fd, largest));
@@ -1077,7 +1015,7 @@ TEST_F(filled, ZERO_RANGE_replaces_pages_one_for_one)
 	EXPECT_EQ(NR, pages_of(self->fd));
 	EXPECT_EQ(NR, held());
 	EXPECT_EQ(0, memcmp(self->p, zeroes, SIZE));
-	fill(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(NR, held());
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
 	EXPECT_TRUE(buffer_is(self->fd, filled, SIZE));
@@ -1104,7 +1042,7 @@ TEST_F(filled, ZERO_RANGE_across_the_end_extends_to_the_byte)
 {
 	char want[SIZE + 200] = "";
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + SIZE - 100, 0, 300);
 	ASSERT_EQ(0, allocate(self->fd, ZERO, SIZE - 100, 300));
 	EXPECT_EQ(SIZE + 200, size_of(self->fd));
@@ -1116,7 +1054,7 @@ TEST_F(filled, ZERO_RANGE_KEEP_SIZE_across_the_end_keeps_it)
 {
 	char want[SIZE + PAGE] = "";
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + SIZE - 100, 0, 300);
 	ASSERT_EQ(0, allocate(self->fd, ZERO | KEEP, SIZE - 100, 300));
 	EXPECT_EQ(SIZE, size_of(self->fd));
@@ -1231,7 +1169,7 @@ TEST_F(filled, UNSHARE_fills_holes_and_the_snapshot_keeps_its_own)
 	char want[SIZE];
 	int snap;
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want, 0, 4 * PAGE);
 	ASSERT_EQ(0, allocate(self->fd, PUNCH, 0, 4 * PAGE));
 	snap = cow_snapshot(self->fd, 0);
@@ -1249,17 +1187,14 @@ TEST_F(filled, UNSHARE_fills_holes_and_the_snapshot_keeps_its_own)
 
 TEST_F(filled, UNSHARE_separates_pages_that_one_buffer_has_twice)
 {
-	struct file_clone_range range = {
-		.src_fd = self->fd,
-		.src_length = 4 * PAGE, .dest_offset = 4 * PAGE,
-	};
 	struct cowmem_stat before;
 	char want[SIZE];
 
-	NEED(COWMEM_FEATURE_CLONE);
-	fill(want);
+	NEED(CLONE);
+	fill_pages(want, NR);
 	memcpy(want + 4 * PAGE, want, 4 * PAGE);
-	ASSERT_EQ(0, ioctl(self->fd, FICLONERANGE, &range));
+	ASSERT_EQ(0, cow_clone_range(self->fd, 4 * PAGE, self->fd, 0,
+				     4 * PAGE));
 	EXPECT_EQ(NR - 4, held());
 	ASSERT_EQ(0, allocate(self->fd, UNSHARE, 0, SIZE));
 	EXPECT_EQ(NR, held());
@@ -1278,7 +1213,7 @@ TEST_F(filled, pages_are_private_after_UNSHARE)
 {
 	int snap;
 
-	NEED(COWMEM_FEATURE_SHARING);
+	NEED(SHARING);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(0, cow_sharing(self->fd).private);
@@ -1295,27 +1230,12 @@ TEST_F(filled, pages_are_private_after_UNSHARE)
  * Pins
  */
 
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static bool pipe_has(int pipefd[2], char value)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && page_is(data, value);
-}
-
 TEST_F(filled, pinned_page_is_detached_by_a_punch)
 {
 	char want[SIZE];
 	int pipefd[2];
 
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + 3 * PAGE, 0, PAGE);
 	ASSERT_EQ(0, pipe(pipefd));
 	ASSERT_TRUE(pipe_hold(pipefd, self->p + 3 * PAGE));
@@ -1378,7 +1298,7 @@ TEST_F(filled, MADV_REMOVE_punches)
 	char want[SIZE];
 
 	ASSERT_GE(snap, 0);
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + 4 * PAGE, 0, 3 * PAGE);
 	ASSERT_EQ(0, madvise(self->p + 4 * PAGE, 3 * PAGE, MADV_REMOVE));
 	EXPECT_EQ(NR - 3, pages_of(self->fd));
@@ -1396,7 +1316,7 @@ TEST_F(filled, MADV_REMOVE_goes_by_the_offset_of_the_mapping)
 	char want[SIZE];
 
 	ASSERT_NE(MAP_FAILED, q);
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + 9 * PAGE, 0, PAGE);
 	ASSERT_EQ(0, madvise(q + PAGE, PAGE, MADV_REMOVE));
 	EXPECT_EQ(0, memcmp(self->p, want, SIZE));
@@ -1444,14 +1364,14 @@ FIXTURE(device)
 
 FIXTURE_SETUP(device)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
-	fill(filled);
+	NEED(FALLOCATE);
+	fill_pages(filled, NR);
 	base = cow_param("pages");
 	self->fd = cow_open();
 	ASSERT_GE(self->fd, 0);
 	self->p = cow_map(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->p);
-	fill(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(device)
@@ -1475,7 +1395,7 @@ TEST_F(device, punch_through_its_file_is_seen_in_its_mapping)
 	char want[SIZE];
 
 	ASSERT_GE(file, 0);
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + PAGE, 0, PAGE);
 	ASSERT_EQ(0, allocate(file, PUNCH, PAGE, PAGE));
 	EXPECT_EQ(0, memcmp(self->p, want, SIZE));
@@ -1512,7 +1432,7 @@ FIXTURE_VARIANT_ADD(bad, UNSHARE_RANGE_KEEP_SIZE) { .mode = UNSHARE | KEEP };
 
 FIXTURE_SETUP(bad)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
 	fill_even(self->p);
@@ -1542,7 +1462,7 @@ TEST_F(bad, negative_offset_is_EINVAL)
 
 TEST_F(bad, range_beyond_the_largest_size_is_EFBIG)
 {
-	off_t largest = query().max_size;
+	off_t largest = cow_query().max_size;
 
 	EXPECT_EQ(-EFBIG, allocate(self->fd, variant->mode, largest, 1));
 	EXPECT_EQ(-EFBIG, allocate(self->fd, variant->mode,
@@ -1616,7 +1536,8 @@ FIXTURE_SETUP(full)
 {
 	unsigned long i;
 
-	NEED(COWMEM_FEATURE_FALLOCATE | COWMEM_FEATURE_LIMIT);
+	NEED(FALLOCATE);
+	NEED(LIMIT);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
 	self->q = cow_map(self->fd, SIZE, RW);
@@ -1740,7 +1661,7 @@ TEST_F(filled, UNSHARE_that_fails_at_the_limit_leaves_pages_shared)
 {
 	int snap;
 
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	snap = limit_shared(self->fd, NR + 4);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(-ENOSPC, allocate(self->fd, UNSHARE, 0, SIZE));
@@ -1761,7 +1682,7 @@ TEST_F(filled, ZERO_RANGE_that_fails_at_the_limit_leaves_the_data)
 {
 	int snap;
 
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	snap = limit_shared(self->fd, NR + 4);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(-ENOSPC, allocate(self->fd, ZERO, 100, SIZE - 200));
@@ -1778,7 +1699,7 @@ TEST_F(filled, punch_that_fails_at_the_limit_leaves_the_data)
 {
 	int snap;
 
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	snap = limit_shared(self->fd, NR);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(-ENOSPC, allocate(self->fd, PUNCH, 4 * PAGE + 100, 3 * PAGE));
@@ -1800,12 +1721,12 @@ TEST_F(filled, calls_that_need_no_page_work_at_the_limit)
 	char want[SIZE];
 	int snap;
 
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	ASSERT_EQ(0, cow_limit(self->fd, SIZE));
 	EXPECT_EQ(0, allocate(self->fd, 0, 0, SIZE));
 	EXPECT_EQ(0, allocate(self->fd, UNSHARE, 0, SIZE));
 	EXPECT_EQ(0, allocate(self->fd, PUNCH, 4 * PAGE + 100, 200));
-	fill(want);
+	fill_pages(want, NR);
 	memset(want + 4 * PAGE + 100, 0, 200);
 	EXPECT_TRUE(buffer_is(self->fd, want, SIZE));
 	snap = cow_snapshot(self->fd, 0);
@@ -1893,7 +1814,7 @@ FIXTURE(race)
 
 FIXTURE_SETUP(race)
 {
-	NEED(COWMEM_FEATURE_FALLOCATE);
+	NEED(FALLOCATE);
 	self->fd = buffer_open(&self->p);
 	ASSERT_GE(self->fd, 0);
 	self->race.fd = self->fd;
@@ -2031,7 +1952,7 @@ TEST_F(race, stores_during_a_call_that_fails_are_kept)
 	uint64_t data;
 	int i, kept = 0;
 
-	NEED(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	ASSERT_EQ(0, cow_limit(self->fd, SIZE / 2));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fail_to_allocate,
 				    &self->race));

@@ -18,47 +18,10 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
 #define PAGES	8
 #define LENGTH	(PAGES * PAGE)
-#define NOBODY	65534
-
-static __u64 cow_features(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	cow_ioctl(fd, COWMEM_QUERY, &arg);
-	close(fd);
-	return arg.features;
-}
-
-static loff_t max_size(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
-
-	cow_ioctl(fd, COWMEM_QUERY, &arg);
-	close(fd);
-	return arg.max_size;
-}
-
-/* Another open file of what @fd refers to, or -errno. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-	int new_fd;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	new_fd = open(path, flags | O_CLOEXEC);
-	return new_fd < 0 ? -errno : new_fd;
-}
-
-/* A result of the C library as 0, a count or -errno. */
-static long ret(long value)
-{
-	return value < 0 ? -errno : value;
-}
 
 static bool all_bytes(const char *p, char value, size_t bytes)
 {
@@ -599,7 +562,7 @@ TEST_F(handle, SEEK_END_and_CUR_are_relative)
 
 TEST_F(handle, seeking_beyond_the_largest_size_is_EINVAL)
 {
-	loff_t max = max_size();
+	loff_t max = cow_query().max_size;
 
 	EXPECT_EQ(lseek(self->fd, max, SEEK_SET), max);
 	EXPECT_EQ(ret(lseek(self->fd, max + 1, SEEK_SET)), -EINVAL);
@@ -676,8 +639,7 @@ TEST_F(handle, splice_to_a_pipe_is_a_copy)
 	ASSERT_EQ(pwrite(self->fd, got, sizeof(got), 100), sizeof(got));
 	ASSERT_EQ(read(p[0], got, sizeof(got)), sizeof(got));
 	EXPECT_EQ(memcmp(got, want, sizeof(got)), 0);
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(handle, splice_of_a_hole_is_zeros)
@@ -691,8 +653,7 @@ TEST_F(handle, splice_of_a_hole_is_zeros)
 	memset(self->map, 'x', LENGTH);
 	ASSERT_EQ(read(p[0], got, PAGE), PAGE);
 	EXPECT_TRUE(all_bytes(got, 0, PAGE));
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(handle, splice_from_a_pipe_writes)
@@ -708,8 +669,7 @@ TEST_F(handle, splice_from_a_pipe_writes)
 		  sizeof(text));
 	EXPECT_EQ(memcmp(self->map + PAGE + 33, text, sizeof(text)), 0);
 	EXPECT_EQ(offset, PAGE + 33 + sizeof(text));
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(handle, splice_at_the_end_is_0)
@@ -719,8 +679,7 @@ TEST_F(handle, splice_at_the_end_is_0)
 
 	ASSERT_EQ(pipe(p), 0);
 	EXPECT_EQ(splice(self->fd, &offset, p[1], NULL, PAGE, 0), 0);
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(handle, splice_through_a_pipe_to_another_buffer)
@@ -740,8 +699,7 @@ TEST_F(handle, splice_through_a_pipe_to_another_buffer)
 	}
 	ASSERT_EQ(pread(fd, back, LENGTH, 0), LENGTH);
 	EXPECT_EQ(memcmp(back, self->map, LENGTH), 0);
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 	close(fd);
 }
 
@@ -774,8 +732,7 @@ TEST_F(handle, sendfile_to_a_pipe_is_a_copy)
 	memset(self->map, 'b', PAGE);
 	ASSERT_EQ(read(p[0], got, PAGE), PAGE);
 	EXPECT_TRUE(all_bytes(got, 'a', PAGE));
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(handle, sendfile_to_another_buffer)
@@ -799,7 +756,7 @@ TEST_F(handle, sendfile_to_another_buffer)
 
 TEST_F(handle, write_beyond_the_largest_size_is_EFBIG)
 {
-	loff_t max = max_size();
+	loff_t max = cow_query().max_size;
 
 	EXPECT_EQ(ret(pwrite(self->fd, "x", 1, max)), -EFBIG);
 	EXPECT_EQ(ret(pwrite(self->fd, "x", 1, max + 100)), -EFBIG);
@@ -808,7 +765,7 @@ TEST_F(handle, write_beyond_the_largest_size_is_EFBIG)
 
 TEST_F(handle, write_across_the_largest_size_is_short)
 {
-	loff_t max = max_size();
+	loff_t max = cow_query().max_size;
 
 	EXPECT_EQ(ret(pwrite(self->fd, "xyz", 3, max - 2)), 2);
 	EXPECT_EQ(size_of(self->fd), max);
@@ -831,7 +788,7 @@ TEST_F(handle, write_beyond_RLIMIT_FSIZE_is_EFBIG)
 
 TEST_F(handle, mapping_beyond_the_largest_size_fails)
 {
-	loff_t max = max_size();
+	loff_t max = cow_query().max_size;
 	long err;
 
 	errno = 0;
@@ -962,13 +919,11 @@ TEST_F(file, fstat_shows_the_creator_not_the_reader)
 		struct stat st;
 		int fd;
 
-		if (setgid(NOBODY) || setuid(NOBODY))
+		if (!become_nobody())
 			_exit(2);
-		struct cowmem_create arg = { .size = sizeof(arg), .fd = -1 };
-
-		if (cow_ioctl(self->fd, COWMEM_CREATE, &arg))
+		fd = cow_create_on(self->fd, 0, NULL, 0);
+		if (fd < 0)
 			_exit(3);
-		fd = arg.fd;
 		_exit(fstat(fd, &st) || st.st_uid != NOBODY ||
 		      st.st_gid != NOBODY || st.st_mode != (S_IFREG | 0600));
 	}
@@ -1132,7 +1087,7 @@ TEST_F(file, ftruncate_cuts_private_copies)
 
 TEST_F(file, ftruncate_of_bad_sizes)
 {
-	loff_t max = max_size();
+	loff_t max = cow_query().max_size;
 
 	EXPECT_EQ(ret(ftruncate(self->fd, -1)), -EINVAL);
 	EXPECT_EQ(ret(ftruncate(self->fd, max + 1)), -EFBIG);
@@ -1351,7 +1306,7 @@ static int reopen_as_nobody(int fd, int flags)
 	if (!pid) {
 		int err;
 
-		if (setgid(NOBODY) || setuid(NOBODY))
+		if (!become_nobody())
 			_exit(255);
 		err = reopen(fd, flags);
 		_exit(err < 0 ? -err : 0);
@@ -1405,7 +1360,7 @@ TEST_F(file, another_uid_keeps_using_an_fd_that_it_was_given)
 	pid_t pid = fork();
 
 	if (!pid) {
-		if (setgid(NOBODY) || setuid(NOBODY))
+		if (!become_nobody())
 			_exit(2);
 		_exit(pwrite(self->fd, "n", 1, 0) != 1 ||
 		      cow_snapshot(self->fd, 0) < 0 ||
@@ -1426,7 +1381,7 @@ TEST_F(file, write_by_another_uid_drops_set_uid)
 	ASSERT_EQ(fchmod(self->fd, 04777), 0);
 	pid = fork();
 	if (!pid) {
-		if (setgid(NOBODY) || setuid(NOBODY))
+		if (!become_nobody())
 			_exit(2);
 		_exit(pwrite(self->fd, "n", 1, 0) != 1);
 	}
@@ -1658,7 +1613,7 @@ TEST_F(file, fallocate_is_EOPNOTSUPP_without_its_feature)
 		FALLOC_FL_ZERO_RANGE, FALLOC_FL_UNSHARE_RANGE,
 	};
 
-	if (cow_features() & COWMEM_FEATURE_FALLOCATE)
+	if (!cow_missing(COWMEM_FEATURE_FALLOCATE))
 		SKIP(return, "fallocate is built");
 	self->map[0] = 'x';
 	for (int i = 0; i < 5; i++)
@@ -1675,7 +1630,7 @@ TEST_F(file, FICLONE_is_EOPNOTSUPP_without_its_feature)
 	};
 	int fd = cow_create(LENGTH, "from");
 
-	if (cow_features() & COWMEM_FEATURE_CLONE)
+	if (!cow_missing(COWMEM_FEATURE_CLONE))
 		SKIP(return, "FICLONE is built");
 	ASSERT_GE(fd, 0);
 	range.src_fd = fd;
@@ -1786,8 +1741,7 @@ TEST_F(frozen, splice_and_sendfile_to_it_are_EBADF)
 	ASSERT_EQ(write(p[1], "x", 1), 1);
 	EXPECT_EQ(ret(splice(p[0], NULL, self->fd, NULL, 1, 0)), -EBADF);
 	EXPECT_EQ(ret(sendfile(self->fd, self->origin, &offset, 1)), -EBADF);
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(frozen, truncate_is_EINVAL_by_handle_and_EPERM_by_path)
@@ -1917,7 +1871,7 @@ TEST(failed_mmap_does_not_size_a_device_buffer)
 	EXPECT_EQ(mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0),
 		  MAP_FAILED);
 	EXPECT_EQ(mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, fd,
-		       max_size() - PAGE), MAP_FAILED);
+		       cow_query().max_size - PAGE), MAP_FAILED);
 	EXPECT_EQ(size_of(fd), 0);
 	close(fd);
 }

@@ -8,56 +8,29 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
-#include <sys/uio.h>
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define BUFFERS		4U
 #define NR		4UL		/* pages of each */
 #define SIZE		(NR * PAGE)
-#define TIB		(1UL << 40)
 #define POISON		-0x5a5a5a5b
 
-/* Skip what the module was built without. */
-#define NEED(feature) do {						\
-	if (!(query().features & COWMEM_FEATURE_##feature))		\
-		SKIP(return, "module without " #feature);		\
-} while (0)
-
-static struct cowmem_query query(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int dev = cow_open();
-
-	if (cow_ioctl(dev, COWMEM_QUERY, &arg)) {
-		perror("COWMEM_QUERY");
-		exit(1);
-	}
-	close(dev);
-	return arg;
-}
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
 /* What a page of a buffer has in the beginning. */
-static char value_of(unsigned int buffer, unsigned long index)
+static char value_in(unsigned int buffer, unsigned long index)
 {
 	return 'A' + buffer * NR + index;
 }
 
-static bool pages_filled(const char *p, unsigned int buffer,
-			 unsigned long first, unsigned long nr)
+static bool pages_filled_in(const char *p, unsigned int buffer,
+			    unsigned long first, unsigned long nr)
 {
 	unsigned long i;
 
 	for (i = 0; i < nr; i++)
-		if (!page_is(p + i * PAGE, value_of(buffer, first + i)))
+		if (!page_is(p + i * PAGE, value_in(buffer, first + i)))
 			return false;
 	return true;
 }
@@ -70,9 +43,9 @@ static bool range_filled(int fd, unsigned int buffer, unsigned long first,
 	char data[SIZE + PAGE];
 	bool filled;
 
-	filled = p != MAP_FAILED && pages_filled(p, buffer, first, nr) &&
+	filled = p != MAP_FAILED && pages_filled_in(p, buffer, first, nr) &&
 		 pread(fd, data, sizeof(data), 0) == nr * PAGE &&
-		 pages_filled(data, buffer, first, nr);
+		 pages_filled_in(data, buffer, first, nr);
 	munmap(p, nr * PAGE);
 	return filled;
 }
@@ -80,27 +53,6 @@ static bool range_filled(int fd, unsigned int buffer, unsigned long first,
 static bool buffer_filled(int fd, unsigned int buffer)
 {
 	return range_filled(fd, buffer, 0, NR);
-}
-
-static bool write_byte(int fd, off_t offset, char value)
-{
-	return pwrite(fd, &value, 1, offset) == 1;
-}
-
-static int read_byte(int fd, off_t offset)
-{
-	unsigned char value;
-
-	return pread(fd, &value, 1, offset) == 1 ? value : -1;
-}
-
-/* Another open file of what @fd refers to. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
 }
 
 static int open_fds(void)
@@ -139,7 +91,7 @@ static void fill(struct group *g, unsigned int buffer)
 	unsigned long i;
 
 	for (i = 0; i < NR; i++)
-		memset(g->p[buffer] + i * PAGE, value_of(buffer, i), PAGE);
+		memset(g->p[buffer] + i * PAGE, value_in(buffer, i), PAGE);
 }
 
 /* What nobody who has a snapshot should see. */
@@ -160,10 +112,8 @@ static void group_init(struct __test_metadata *_metadata, struct group *g)
 	ASSERT_GE(g->dev, 0);
 	for (i = 0; i < BUFFERS; i++) {
 		snprintf(name, sizeof(name), "member %u", i);
-		g->fd[i] = cow_create(SIZE, name);
+		g->fd[i] = cow_create_mapped(SIZE, name, &g->p[i]);
 		ASSERT_GE(g->fd[i], 0);
-		g->p[i] = cow_map(g->fd[i], SIZE, RW);
-		ASSERT_NE(MAP_FAILED, g->p[i]);
 		fill(g, i);
 		g->members[i].fd = g->fd[i];
 		g->members[i].snapshot_fd = POISON;
@@ -296,8 +246,7 @@ TEST_F(group, frozen_snapshots_cannot_be_written)
 		EXPECT_EQ(EBADF, errno);
 		EXPECT_EQ(MAP_FAILED, cow_map(snap, SIZE, RW));
 		EXPECT_EQ(EACCES, errno);
-		EXPECT_EQ(-1, reopen(snap, O_RDWR));
-		EXPECT_EQ(EPERM, errno);
+		EXPECT_EQ(-EPERM, reopen(snap, O_RDWR));
 	}
 }
 
@@ -314,7 +263,7 @@ TEST_F(group, writable_snapshots_are_independent_of_all)
 		EXPECT_EQ(0, cow_stat(clone).state);
 		ASSERT_TRUE(write_byte(clone, i * PAGE, '1'));
 		for (k = 0; k < BUFFERS; k++)
-			EXPECT_TRUE(pages_filled(g->p[k], k, 0, NR));
+			EXPECT_TRUE(pages_filled_in(g->p[k], k, 0, NR));
 		for (k = i + 1; k < BUFFERS; k++)
 			EXPECT_TRUE(buffer_filled(g->members[k].snapshot_fd, k));
 	}
@@ -322,8 +271,9 @@ TEST_F(group, writable_snapshots_are_independent_of_all)
 	for (i = 0; i < BUFFERS; i++) {
 		clone = g->members[i].snapshot_fd;
 		EXPECT_EQ('1', read_byte(clone, i * PAGE));
-		EXPECT_EQ(value_of(i, i), read_byte(clone, i * PAGE + 1));
-		EXPECT_EQ(value_of(i, 3 - i), read_byte(clone, (4 - i) * PAGE - 1));
+		EXPECT_EQ(value_in(i, i), read_byte(clone, i * PAGE + 1));
+		EXPECT_EQ(value_in(i, 3 - i),
+			  read_byte(clone, (4 - i) * PAGE - 1));
 	}
 }
 
@@ -475,13 +425,11 @@ TEST_F(group, second_group_has_what_was_written_since)
 TEST_F(group, page_that_is_pinned_in_one_member_is_copied_for_its_snapshot)
 {
 	struct group *g = &self->g;
-	struct iovec iov = { g->p[1] + 2 * PAGE, PAGE };
-	char data[PAGE];
 	unsigned int i;
 	int pipefd[2];
 
 	ASSERT_EQ(0, pipe(pipefd));
-	ASSERT_EQ(PAGE, vmsplice(pipefd[1], &iov, 1, 0));
+	ASSERT_TRUE(pipe_hold(pipefd, g->p[1] + 2 * PAGE));
 	remember(g);
 	ASSERT_EQ(0, take(g));
 	EXPECT_EQ(g->before.pages + 1, cow_param("pages"));
@@ -491,8 +439,7 @@ TEST_F(group, page_that_is_pinned_in_one_member_is_copied_for_its_snapshot)
 	for (i = 0; i < BUFFERS; i++)
 		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
 	EXPECT_EQ(NR, cow_stat(g->fd[1]).copied);
-	EXPECT_EQ(PAGE, read(pipefd[0], data, PAGE));
-	EXPECT_TRUE(page_is(data, '!'));
+	EXPECT_TRUE(pipe_has(pipefd, '!'));
 }
 
 TEST_F(group, relatives_are_different_buffers)
@@ -522,7 +469,7 @@ TEST_F(group, relatives_are_different_buffers)
 	EXPECT_EQ('2', read_byte(g->members[2].snapshot_fd, 0));
 	EXPECT_TRUE(buffer_filled(g->members[3].snapshot_fd, 0));
 	for (i = 0; i < 3; i++)
-		EXPECT_EQ(value_of(0, 3),
+		EXPECT_EQ(value_in(0, 3),
 			  read_byte(g->members[i].snapshot_fd, 3 * PAGE));
 }
 
@@ -565,7 +512,7 @@ TEST_F(group, sizes_may_differ)
 	EXPECT_EQ('1', read_byte(g->members[1].snapshot_fd, TIB - 1));
 	EXPECT_TRUE(buffer_filled(g->members[2].snapshot_fd, 2));
 	EXPECT_EQ(PAGE + 100, cow_stat(g->members[3].snapshot_fd).length);
-	EXPECT_EQ(value_of(3, 1),
+	EXPECT_EQ(value_in(3, 1),
 		  read_byte(g->members[3].snapshot_fd, PAGE + 99));
 	EXPECT_EQ(-1, read_byte(g->members[3].snapshot_fd, PAGE + 100));
 }
@@ -590,8 +537,8 @@ TEST_F(group, each_member_has_its_own_range)
 	EXPECT_TRUE(range_filled(g->members[1].snapshot_fd, 1, 3, 1));
 	EXPECT_TRUE(range_filled(g->members[2].snapshot_fd, 2, 0, 1));
 	EXPECT_EQ(PAGE + 100, cow_stat(g->members[3].snapshot_fd).length);
-	EXPECT_EQ(value_of(3, 2), read_byte(g->members[3].snapshot_fd, 0));
-	EXPECT_EQ(value_of(3, 3),
+	EXPECT_EQ(value_in(3, 2), read_byte(g->members[3].snapshot_fd, 0));
+	EXPECT_EQ(value_in(3, 3),
 		  read_byte(g->members[3].snapshot_fd, PAGE + 99));
 	/* And what is outside has cost nothing. */
 	EXPECT_EQ(2, cow_stat(g->fd[0]).copied);
@@ -619,8 +566,8 @@ TEST_F(group, array_and_struct_in_the_members_themselves_work)
 	EXPECT_TRUE(buffer_filled(members[3].snapshot_fd, 3));
 	/* But for the pages that the structs are in. */
 	for (i = 0; i < 2; i++) {
-		EXPECT_EQ(value_of(i, 0), read_byte(members[i].snapshot_fd, 0));
-		EXPECT_EQ(value_of(i, 2),
+		EXPECT_EQ(value_in(i, 0), read_byte(members[i].snapshot_fd, 0));
+		EXPECT_EQ(value_in(i, 2),
 			  read_byte(members[i].snapshot_fd, 2 * PAGE));
 	}
 }
@@ -667,20 +614,6 @@ FIXTURE_VARIANT_ADD(number, two) { 2 };
 FIXTURE_VARIANT_ADD(number, eight) { 8 };
 FIXTURE_VARIANT_ADD(number, most) { 0 };
 
-static bool write_number(int fd, unsigned long number)
-{
-	return pwrite(fd, &number, sizeof(number), 0) == sizeof(number);
-}
-
-static unsigned long read_number(int fd)
-{
-	unsigned long number;
-
-	if (pread(fd, &number, sizeof(number), 0) != sizeof(number))
-		return -1UL;
-	return number;
-}
-
 /* @nr different buffers. */
 static struct cowmem_member *create_members(unsigned int nr)
 {
@@ -693,7 +626,7 @@ static struct cowmem_member *create_members(unsigned int nr)
 	for (i = 0; i < nr; i++) {
 		members[i].fd = cow_create(PAGE, "number");
 		members[i].snapshot_fd = POISON;
-		if (members[i].fd < 0 || !write_number(members[i].fd, i))
+		if (members[i].fd < 0 || !write_word(members[i].fd, 0, i))
 			return NULL;
 	}
 	return members;
@@ -702,7 +635,7 @@ static struct cowmem_member *create_members(unsigned int nr)
 FIXTURE_SETUP(number)
 {
 	NEED(GROUP);
-	self->nr = variant->nr ?: query().max_members;
+	self->nr = variant->nr ?: cow_query().max_members;
 	ASSERT_GE(self->nr, 1);
 	self->members = create_members(self->nr);
 	ASSERT_NE(NULL, self->members);
@@ -721,10 +654,10 @@ TEST_F(number, all_members_have_their_snapshots)
 
 	ASSERT_EQ(0, cow_snapshot_group(self->dev, 0, self->members, self->nr));
 	for (i = 0; i < self->nr; i++)
-		bad += !write_number(self->members[i].fd, 1000000 + i);
+		bad += !write_word(self->members[i].fd, 0, 1000000 + i);
 	for (i = 0; i < self->nr; i++) {
-		bad += read_number(self->members[i].snapshot_fd) != i;
-		bad += read_number(self->members[i].fd) != 1000000 + i;
+		bad += read_word(self->members[i].snapshot_fd, 0) != i;
+		bad += read_word(self->members[i].fd, 0) != 1000000 + i;
 	}
 	EXPECT_EQ(0, bad);
 }
@@ -736,10 +669,12 @@ TEST_F(number, all_clones_are_independent)
 	ASSERT_EQ(0, cow_snapshot_group(self->dev, COWMEM_WRITABLE,
 					self->members, self->nr));
 	for (i = 0; i < self->nr; i++)
-		bad += !write_number(self->members[i].snapshot_fd, 1000000 + i);
+		bad += !write_word(self->members[i].snapshot_fd, 0,
+				   1000000 + i);
 	for (i = 0; i < self->nr; i++) {
-		bad += read_number(self->members[i].snapshot_fd) != 1000000 + i;
-		bad += read_number(self->members[i].fd) != i;
+		bad += read_word(self->members[i].snapshot_fd, 0) !=
+		       1000000 + i;
+		bad += read_word(self->members[i].fd, 0) != i;
 	}
 	EXPECT_EQ(0, bad);
 }
@@ -751,7 +686,7 @@ TEST(one_member_more_than_there_can_be_is_EINVAL)
 	int dev, fds;
 
 	NEED(GROUP);
-	nr = query().max_members + 1;
+	nr = cow_query().max_members + 1;
 	members = create_members(nr);
 	ASSERT_NE(NULL, members);
 	dev = cow_open();
@@ -1259,10 +1194,9 @@ FIXTURE_SETUP(cut)
 	self->dev = cow_open();
 	ASSERT_GE(self->dev, 0);
 	for (i = 0; i < BUFFERS; i++) {
-		self->members[i].fd = cow_create(CUT_SIZE, "cut");
+		self->members[i].fd = cow_create_mapped(CUT_SIZE, "cut",
+							&self->maps[i]);
 		ASSERT_GE(self->members[i].fd, 0);
-		self->maps[i] = cow_map(self->members[i].fd, CUT_SIZE, RW);
-		ASSERT_NE(MAP_FAILED, self->maps[i]);
 	}
 	for (i = 0; i < WRITERS; i++) {
 		self->writers[i].number = i;
@@ -1276,15 +1210,6 @@ FIXTURE_SETUP(cut)
 FIXTURE_TEARDOWN(cut)
 {
 	close(self->dev);
-}
-
-static uint64_t read_word(int fd, off_t offset)
-{
-	uint64_t value = UINT64_MAX;
-
-	if (pread(fd, &value, sizeof(value), offset) != sizeof(value))
-		return UINT64_MAX;
-	return value;
 }
 
 /* @snaps: snapshots of the buffers, in their order. */

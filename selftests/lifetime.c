@@ -11,6 +11,7 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
 #define PAGES	16
 #define LENGTH	(PAGES * PAGE)
@@ -52,43 +53,6 @@ static void wait_pipe(int fd)
 
 	if (read(fd, &c, 1) != 1)
 		_exit(98);
-}
-
-static int send_fd(int sock, int fd)
-{
-	char data = 'f', control[CMSG_SPACE(sizeof(int))] = "";
-	struct iovec iov = { &data, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	return sendmsg(sock, &msg, 0) == 1 ? 0 : -errno;
-}
-
-static int receive_fd(int sock)
-{
-	char data, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &data, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg;
-	int fd;
-
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1)
-		return -errno;
-	cmsg = CMSG_FIRSTHDR(&msg);
-	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
-		return -ENOMSG;
-	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-	return fd;
 }
 
 /* --------------------------------------------------------------------- model */
@@ -420,10 +384,8 @@ FIXTURE_SETUP(life)
 	self->start = cow_param("pages");
 	ASSERT_GE(self->start, 0)
 		TH_LOG("cannot read /sys/module/cowmem/parameters/pages");
-	self->fd = cow_create(LENGTH, "life");
+	self->fd = cow_create_mapped(LENGTH, "life", &self->map);
 	ASSERT_GE(self->fd, 0);
-	self->map = cow_map(self->fd, LENGTH, PROT_READ | PROT_WRITE);
-	ASSERT_NE(self->map, MAP_FAILED);
 	memset(self->map, 'm', LENGTH);
 	ASSERT_EQ(cow_param("pages"), self->start + PAGES);
 }
@@ -611,8 +573,7 @@ TEST_F(life, pipe_keeps_nothing)
 	EXPECT_TRUE(pages_become(self->start));
 	EXPECT_EQ(read(p[0], text, PAGE), PAGE);
 	EXPECT_EQ(text[PAGE - 1], 'm');
-	close(p[0]);
-	close(p[1]);
+	pipe_close(p);
 }
 
 TEST_F(life, proc_link_and_fdinfo_keep_nothing)

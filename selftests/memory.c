@@ -6,18 +6,10 @@
  */
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
 #define MIB	(1UL << 20)
 #define GROUP	"/sys/fs/cgroup/cowmem-test"
-
-static bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == strlen(text);
-
-	close(fd);
-	return ok;
-}
 
 static long read_number(const char *path)
 {

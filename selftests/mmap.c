@@ -15,32 +15,14 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ	22
-#define MADV_POPULATE_WRITE	23
-#endif
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC	(1 << 15)
 #endif
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
-#define GIB		(1UL << 30)
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
 
 /* Start a child that may stop itself with raise(SIGSTOP) on its way. */
 #define CHILD_START(statement) ({					\
@@ -53,62 +35,9 @@
 	_pid;								\
 })
 
-static bool child_stopped(pid_t pid)
-{
-	int status;
-
-	return waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status);
-}
-
-/* Let a stopped child go on; the value is its wait status. */
-static int child_finish(pid_t pid)
-{
-	int status = -1;
-
-	kill(pid, SIGCONT);
-	waitpid(pid, &status, 0);
-	return status;
-}
-
 static char *map_private(int fd, size_t length, int prot)
 {
 	return mmap(NULL, length, prot, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
-}
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
-/* What fill_pages() writes to a page. */
-static char value_of(unsigned long index)
-{
-	return 'a' + index;
-}
-
-static void fill_pages(char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		memset(p + i * PAGE, value_of(i), PAGE);
-}
-
-/* Pages [@first, @end) of the buffer, mapped at @p, are as fill_pages() left them. */
-static bool pages_filled(const char *p, unsigned long first, unsigned long end)
-{
-	unsigned long i;
-
-	for (i = first; i < end; i++)
-		if (!page_is(p + (i - first) * PAGE, value_of(i)))
-			return false;
-	return true;
-}
-
-static unsigned long resident_pages(int fd)
-{
-	return cow_stat(fd).resident / PAGE;
 }
 
 /*
@@ -138,7 +67,7 @@ TEST_F(unsized, first_mmap_gives_the_size)
 
 	ASSERT_NE(MAP_FAILED, p);
 	EXPECT_EQ(SIZE, cow_stat(self->fd).length);
-	fill_pages(p);
+	fill_pages(p, NR);
 	EXPECT_TRUE(pages_filled(p, 0, NR));
 }
 
@@ -235,7 +164,7 @@ TEST_F(unsized, mapping_lives_on_after_close)
 	ASSERT_NE(MAP_FAILED, p);
 	p[0] = 1;
 	close(fd);
-	fill_pages(p);
+	fill_pages(p, NR);
 	EXPECT_TRUE(pages_filled(p, 0, NR));
 }
 
@@ -390,11 +319,6 @@ FIXTURE_TEARDOWN(end)
 	close(self->fd);
 }
 
-static int load(const char *p)
-{
-	return COW_TRY((void)*(volatile const char *)p);
-}
-
 static int store(char *p)
 {
 	return COW_TRY(*(volatile char *)p = 1);
@@ -402,16 +326,16 @@ static int store(char *p)
 
 TEST_F(end, last_page_is_whole)
 {
-	EXPECT_EQ(0, load(self->p + 3 * PAGE - 1));
+	EXPECT_EQ(0, load_signal(self->p + 3 * PAGE - 1));
 	EXPECT_EQ(0, self->p[3 * PAGE - 1]);
 	EXPECT_EQ(0, store(self->p + 3 * PAGE - 1));
 }
 
 TEST_F(end, beyond_is_sigbus)
 {
-	EXPECT_EQ(SIGBUS, load(self->p + 3 * PAGE));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + 3 * PAGE));
 	EXPECT_EQ(SIGBUS, store(self->p + 3 * PAGE));
-	EXPECT_EQ(SIGBUS, load(self->p + END_MAP - 1));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + END_MAP - 1));
 	EXPECT_EQ(SIGBUS, store(self->p + END_MAP - 1));
 	EXPECT_EQ(variant->written && variant->flags == MAP_SHARED ? 3 : 0,
 		  resident_pages(self->fd));
@@ -419,20 +343,20 @@ TEST_F(end, beyond_is_sigbus)
 
 TEST_F(end, beyond_after_shrink_is_sigbus)
 {
-	load(self->p + PAGE);
-	load(self->p + 2 * PAGE);
+	load_signal(self->p + PAGE);
+	load_signal(self->p + 2 * PAGE);
 	ASSERT_EQ(0, ftruncate(self->fd, PAGE));
-	EXPECT_EQ(0, load(self->p + PAGE - 1));
-	EXPECT_EQ(SIGBUS, load(self->p + PAGE));
+	EXPECT_EQ(0, load_signal(self->p + PAGE - 1));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + PAGE));
 	EXPECT_EQ(SIGBUS, store(self->p + PAGE));
-	EXPECT_EQ(SIGBUS, load(self->p + 2 * PAGE));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + 2 * PAGE));
 	EXPECT_EQ(SIGBUS, store(self->p + 2 * PAGE));
 }
 
 TEST_F(end, all_is_beyond_after_shrink_to_nothing)
 {
 	ASSERT_EQ(0, ftruncate(self->fd, 0));
-	EXPECT_EQ(SIGBUS, load(self->p));
+	EXPECT_EQ(SIGBUS, load_signal(self->p));
 	EXPECT_EQ(SIGBUS, store(self->p));
 	EXPECT_EQ(0, resident_pages(self->fd));
 }
@@ -450,18 +374,18 @@ TEST_F(end, zeroes_after_shrink_and_grow)
 
 TEST_F(end, grow_makes_the_mapping_valid)
 {
-	EXPECT_EQ(SIGBUS, load(self->p + 4 * PAGE));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + 4 * PAGE));
 	ASSERT_EQ(0, ftruncate(self->fd, END_MAP));
-	EXPECT_EQ(0, load(self->p + 4 * PAGE));
+	EXPECT_EQ(0, load_signal(self->p + 4 * PAGE));
 	EXPECT_EQ(0, store(self->p + 4 * PAGE));
 }
 
 TEST_F(end, write_beyond_makes_the_mapping_valid)
 {
-	EXPECT_EQ(SIGBUS, load(self->p + 4 * PAGE));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + 4 * PAGE));
 	ASSERT_EQ(1, pwrite(self->fd, "y", 1, END_MAP - 1));
 	EXPECT_EQ('y', self->p[END_MAP - 1]);
-	EXPECT_EQ(0, load(self->p + 3 * PAGE));
+	EXPECT_EQ(0, load_signal(self->p + 3 * PAGE));
 }
 
 TEST_F(end, stores_beyond_in_the_last_page_never_appear)
@@ -532,10 +456,8 @@ FIXTURE(hole)
 FIXTURE_SETUP(hole)
 {
 	self->pages = cow_param("pages");
-	self->fd = cow_create(SIZE, "hole");
+	self->fd = cow_create_mapped(SIZE, "hole", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 }
 
 FIXTURE_TEARDOWN(hole)
@@ -568,7 +490,7 @@ TEST_F(hole, private_load_and_store_allocate_nothing)
 
 	ASSERT_NE(MAP_FAILED, q);
 	EXPECT_TRUE(all_zero(q));
-	fill_pages(q);
+	fill_pages(q, NR);
 	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(all_zero(self->p));
 	EXPECT_EQ(0, cow_stat(self->fd).resident);
@@ -601,7 +523,7 @@ TEST_F(hole, store_allocates_one_page)
 TEST_F(hole, store_after_load_is_seen_in_the_same_mapping)
 {
 	EXPECT_TRUE(all_zero(self->p));
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_EQ(NR, resident_pages(self->fd));
 }
@@ -616,7 +538,7 @@ TEST_F(hole, store_is_seen_in_mappings_that_had_read_it)
 	ASSERT_NE(MAP_FAILED, r);
 	ASSERT_NE(MAP_FAILED, s);
 	EXPECT_TRUE(all_zero(q) && all_zero(r) && all_zero(s));
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(pages_filled(r, 0, NR));
 	EXPECT_TRUE(pages_filled(s, 0, NR));
@@ -629,7 +551,7 @@ TEST_F(hole, write_is_seen_in_mappings_that_had_read_it)
 	char data[SIZE];
 
 	EXPECT_TRUE(all_zero(self->p));
-	fill_pages(data);
+	fill_pages(data, NR);
 	ASSERT_EQ(SIZE, pwrite(self->fd, data, SIZE, 0));
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 }
@@ -641,7 +563,7 @@ TEST_F(hole, remote_write_is_seen_in_mappings_that_had_read_it)
 
 	ASSERT_NE(MAP_FAILED, q);
 	EXPECT_TRUE(all_zero(self->p) && all_zero(q));
-	fill_pages(data);
+	fill_pages(data, NR);
 	ASSERT_EQ(SIZE, process_vm_writev(getpid(), &local, 1, &remote, 1, 0));
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_TRUE(pages_filled(q, 0, NR));
@@ -657,14 +579,14 @@ TEST_F(hole, store_is_seen_by_a_process_that_had_read_it)
 	});
 
 	ASSERT_TRUE(child_stopped(pid));
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(0, child_finish(pid));
 }
 
 TEST_F(hole, store_of_a_child_is_seen_where_it_had_been_read)
 {
 	EXPECT_TRUE(all_zero(self->p));
-	EXPECT_EQ(0, CHILD(fill_pages(self->p)));
+	EXPECT_EQ(0, CHILD(fill_pages(self->p, NR)));
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 }
 
@@ -684,7 +606,7 @@ TEST_F(hole, populate_write_allocates_all)
 	EXPECT_EQ(NR, resident_pages(self->fd));
 	EXPECT_EQ(self->pages + NR, cow_param("pages"));
 	faults = cow_stat(self->fd).faults;
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(faults, cow_stat(self->fd).faults);
 }
 
@@ -699,7 +621,7 @@ TEST_F(hole, map_populate_shared_allocates_nothing)
 	faults = cow_stat(self->fd).faults;
 	EXPECT_TRUE(all_zero(q));
 	EXPECT_EQ(faults, cow_stat(self->fd).faults);
-	fill_pages(q);
+	fill_pages(q, NR);
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 }
 
@@ -736,7 +658,7 @@ FIXTURE_SETUP(buffer)
 	ASSERT_GE(self->fd, 0);
 	self->p = cow_map(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(buffer)
@@ -846,8 +768,8 @@ TEST_F(buffer, part_can_be_unmapped)
 
 	ASSERT_EQ(0, munmap(self->p + 4 * PAGE, 4 * PAGE));
 	EXPECT_TRUE(pages_filled(self->p, 0, 4));
-	EXPECT_TRUE(pages_filled(self->p + 8 * PAGE, 8, NR));
-	EXPECT_EQ(SIGSEGV, load(self->p + 4 * PAGE));
+	EXPECT_TRUE(pages_filled(self->p + 8 * PAGE, 8, NR - 8));
+	EXPECT_EQ(SIGSEGV, load_signal(self->p + 4 * PAGE));
 	EXPECT_EQ(SIGSEGV, store(self->p + 8 * PAGE - 1));
 	EXPECT_EQ(NR, resident_pages(self->fd));
 
@@ -881,7 +803,7 @@ TEST_F(buffer, mremap_moves_it)
 
 	q = mremap(self->p, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 	ASSERT_EQ(to, q);
-	EXPECT_EQ(SIGSEGV, load(self->p));
+	EXPECT_EQ(SIGSEGV, load_signal(self->p));
 	EXPECT_TRUE(pages_filled(q, 0, NR));
 	q[0] = '!';
 	self->p = cow_map(self->fd, SIZE, PROT_READ);
@@ -896,9 +818,9 @@ TEST_F(buffer, mremap_moves_a_part)
 	q = mremap(self->p + 6 * PAGE, 4 * PAGE, 4 * PAGE,
 		   MREMAP_MAYMOVE | MREMAP_FIXED, to);
 	ASSERT_EQ(to, q);
-	EXPECT_TRUE(pages_filled(q, 6, 10));
+	EXPECT_TRUE(pages_filled(q, 6, 4));
 	EXPECT_TRUE(pages_filled(self->p, 0, 6));
-	EXPECT_TRUE(pages_filled(self->p + 10 * PAGE, 10, NR));
+	EXPECT_TRUE(pages_filled(self->p + 10 * PAGE, 10, NR - 10));
 	q[0] = '!';
 	ASSERT_EQ(1, pread(self->fd, q + 1, 1, 6 * PAGE));
 	EXPECT_EQ('!', q[1]);
@@ -908,7 +830,7 @@ TEST_F(buffer, mremap_shrinks)
 {
 	ASSERT_EQ(self->p, mremap(self->p, SIZE, PAGE, 0));
 	EXPECT_TRUE(pages_filled(self->p, 0, 1));
-	EXPECT_EQ(SIGSEGV, load(self->p + PAGE));
+	EXPECT_EQ(SIGSEGV, load_signal(self->p + PAGE));
 	EXPECT_EQ(SIZE, cow_stat(self->fd).length);
 }
 
@@ -924,7 +846,7 @@ TEST_F(buffer, mremap_grows_where_the_kernel_allows)
 	EXPECT_TRUE(pages_filled(r, 0, NR));
 	r[SIZE - 1] = '!';
 	EXPECT_EQ('!', self->p[SIZE - 1]);
-	EXPECT_EQ(SIGBUS, load(r + SIZE));
+	EXPECT_EQ(SIGBUS, load_signal(r + SIZE));
 	EXPECT_EQ(SIZE, cow_stat(self->fd).length);
 }
 
@@ -975,14 +897,14 @@ TEST_F(buffer, mprotect_of_a_part)
 	EXPECT_EQ(SIGSEGV, store(self->p + 8 * PAGE - 1));
 	EXPECT_EQ(0, store(self->p + 8 * PAGE));
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
-	EXPECT_TRUE(pages_filled(self->p + 4 * PAGE, 4, 8));
+	EXPECT_TRUE(pages_filled(self->p + 4 * PAGE, 4, 4));
 	EXPECT_EQ(0, store(self->p + 4 * PAGE));
 }
 
 TEST_F(buffer, prot_none_keeps_the_data)
 {
 	ASSERT_EQ(0, mprotect(self->p, SIZE, PROT_NONE));
-	EXPECT_EQ(SIGSEGV, load(self->p));
+	EXPECT_EQ(SIGSEGV, load_signal(self->p));
 	EXPECT_EQ(SIGSEGV, store(self->p));
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
@@ -993,7 +915,7 @@ TEST_F(buffer, mapped_with_prot_none_and_opened_later)
 	char *q = cow_map(self->fd, SIZE, PROT_NONE);
 
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_EQ(SIGSEGV, load(q));
+	EXPECT_EQ(SIGSEGV, load_signal(q));
 	ASSERT_EQ(0, mprotect(q, SIZE, PROT_READ));
 	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_EQ(SIGSEGV, store(q));
@@ -1026,7 +948,7 @@ TEST_F(buffer, map_fixed_of_another_page_over_it)
 	/* The compiler knows that q == p, but not that p[0] is p[9 * PAGE]. */
 	__asm__ volatile("" : : : "memory");
 	EXPECT_EQ('!', self->p[9 * PAGE]);
-	EXPECT_TRUE(pages_filled(self->p + PAGE, 1, 9));
+	EXPECT_TRUE(pages_filled(self->p + PAGE, 1, 8));
 }
 
 TEST_F(buffer, map_fixed_of_another_buffer_over_it)
@@ -1079,7 +1001,7 @@ TEST_F(buffer, advice_for_anonymous_memory_is_refused)
 TEST_F(buffer, dontfork_hides_it_from_the_child)
 {
 	ASSERT_EQ(0, madvise(self->p, SIZE, MADV_DONTFORK));
-	EXPECT_EQ(0, CHILD(_exit(load(self->p) == SIGSEGV ? 0 : 1)));
+	EXPECT_EQ(0, CHILD(_exit(load_signal(self->p) == SIGSEGV ? 0 : 1)));
 	ASSERT_EQ(0, madvise(self->p, SIZE, MADV_DOFORK));
 	EXPECT_EQ(0, CHILD(_exit(pages_filled(self->p, 0, NR) ? 0 : 1)));
 }
@@ -1092,7 +1014,7 @@ TEST_F(buffer, mlock_and_munlock)
 	if (mlock(self->p, SIZE) && errno == ENOMEM)
 		SKIP(return, "RLIMIT_MEMLOCK is %lu", (long)limit.rlim_cur);
 	EXPECT_EQ(0, mlock(self->p, SIZE));
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(0, munlock(self->p + PAGE, PAGE));
 	EXPECT_EQ(0, munlock(self->p, SIZE));
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
@@ -1499,25 +1421,6 @@ TEST_F(buffer, shared_futex_is_efault)
  * userfaultfd
  */
 
-static int uffd_register(char *p, uint64_t mode, uint64_t features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	struct uffdio_register reg = {
-		.range = { .start = (unsigned long)p, .len = SIZE },
-		.mode = mode,
-	};
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC), err = 0;
-
-	if (fd < 0)
-		return -ENOSYS;
-	if (ioctl(fd, UFFDIO_API, &api))
-		err = -ENOSYS;
-	else if (ioctl(fd, UFFDIO_REGISTER, &reg))
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 FIXTURE(uffd)
 {
 	int fd;
@@ -1540,10 +1443,8 @@ FIXTURE_VARIANT_ADD(uffd, protect_async) {
 
 FIXTURE_SETUP(uffd)
 {
-	self->fd = cow_create(SIZE, "uffd");
+	self->fd = cow_create_mapped(SIZE, "uffd", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 }
 
 FIXTURE_TEARDOWN(uffd)
@@ -1553,40 +1454,19 @@ FIXTURE_TEARDOWN(uffd)
 
 TEST_F(uffd, registration_is_refused)
 {
-	int err = uffd_register(self->p, variant->mode, variant->features);
+	int err = uffd_register(self->p, SIZE, variant->mode,
+				variant->features);
 
 	if (err == -ENOSYS)
 		SKIP(return, "no such userfaultfd in this kernel");
 	EXPECT_EQ(-EINVAL, err);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 }
 
 /*
  * What /proc shows
  */
-
-/* Sum of the field "@name:" (kB) of smaps over the mappings in a range. */
-static long smaps_kb(const char *p, size_t length, const char *name)
-{
-	unsigned long start, end, first = (unsigned long)p;
-	FILE *smaps = fopen("/proc/self/smaps", "r");
-	char line[512], key[64];
-	bool inside = false;
-	long kb, sum = 0;
-
-	if (!smaps)
-		return -1;
-	while (fgets(line, sizeof(line), smaps)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			inside = start >= first && end <= first + length;
-		else if (inside && sscanf(line, "%63[^:]: %ld kB", key, &kb) == 2 &&
-			 !strcmp(key, name))
-			sum += kb;
-	}
-	fclose(smaps);
-	return sum;
-}
 
 /* Its line of /proc/self/maps. */
 static bool maps_line(const char *p, char *line, int size)
@@ -1601,19 +1481,6 @@ static bool maps_line(const char *p, char *line, int size)
 	if (maps)
 		fclose(maps);
 	return found;
-}
-
-/* Page frame number behind an address; 0: none. */
-static uint64_t frame_of(const char *p)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-	uint64_t entry = 0;
-
-	if (pread(fd, &entry, sizeof(entry),
-		  (unsigned long)p / PAGE * sizeof(entry)) != sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
 }
 
 TEST_F(buffer, smaps_counts_resident_pages)

@@ -32,7 +32,6 @@
 #define PROGRAM		2000	/* operations */
 #define HANGS		100	/* a program that runs for so many seconds */
 #define PATIENCE	60	/* seconds to look for a shorter one that fails */
-#define RW		(PROT_READ | PROT_WRITE)
 #define NO_LIMIT	(~0U)
 
 /*
@@ -1564,7 +1563,6 @@ static bool clone_range(const struct buffer *to, const struct buffer *from,
 static bool run_clone(const struct op *op)
 {
 	struct buffer *buf = handle(op->a), *from = handle(op->b);
-	struct file_clone_range arg;
 	unsigned int size, tail;
 	struct need need;
 	bool dirty;
@@ -1579,13 +1577,8 @@ static bool run_clone(const struct op *op)
 	if (buf == from && tail_ambiguous(buf, tail, dirty))
 		return false;
 	need = need_to_zero(buf, size, tail);
-	arg = (struct file_clone_range){
-		.src_fd = from->fd,
-		.src_offset = op->source,
-		.src_length = op->length,
-		.dest_offset = op->offset,
-	};
-	ret = result(ioctl(buf->fd, FICLONERANGE, &arg));
+	ret = cow_clone_range(buf->fd, op->offset, from->fd, op->source,
+			      op->length);
 	if (refused(buf, ret))
 		return true;
 	if (buf == from && overlap(op->offset, op->source, op->length)) {

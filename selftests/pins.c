@@ -22,7 +22,6 @@
 #include <sys/uio.h>
 #include <sys/utsname.h>
 
-#include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/if_xdp.h>
 #include <linux/io_uring.h>
@@ -31,33 +30,10 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		8UL
 #define SIZE		(NR * PAGE)
-
-/*
- * Buffers whose page number i has the value 'a' + i, but for one
- */
-
-static char value_of(unsigned long index)
-{
-	return 'a' + index;
-}
-
-static void fill_pages(char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		memset(p + i * PAGE, value_of(i), PAGE);
-}
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
 
 /* Page @index is @value all over, the others are as fill_pages() left them. */
 static bool pages_are(const char *p, unsigned long index, char value)
@@ -68,11 +44,6 @@ static bool pages_are(const char *p, unsigned long index, char value)
 		if (!page_is(p + i * PAGE, i == index ? value : value_of(i)))
 			return false;
 	return true;
-}
-
-static bool pages_filled(const char *p)
-{
-	return pages_are(p, NR, 0);
 }
 
 /* The same, by read() and in a mapping made just now. */
@@ -93,31 +64,18 @@ static bool buffer_filled(int fd)
 
 static int create(bool pinnable)
 {
-	struct cowmem_create arg = {
-		.size = sizeof(arg),
-		.flags = COWMEM_CLOEXEC | (pinnable ? COWMEM_PINNABLE : 0),
-		.length = SIZE,
-		.name = "pins",
-		.fd = -1,
-	};
-	int dev = cow_open(), err = cow_ioctl(dev, COWMEM_CREATE, &arg);
-
-	close(dev);
-	return err ? err : arg.fd;
+	return cow_create_flags(SIZE, "pins", pinnable ? COWMEM_PINNABLE : 0);
 }
 
-/* Those of the feature bits @wanted that the module lacks. */
-static uint64_t missing(uint64_t wanted)
+/* Its fd, and in *@p a mapping of all of it; or -errno. */
+static int create_mapped(bool pinnable, char **p)
 {
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int fd = cow_open();
+	int fd = create(pinnable);
 
-	if (cow_ioctl(fd, COWMEM_QUERY, &arg)) {
-		perror("COWMEM_QUERY");
-		exit(1);
-	}
-	close(fd);
-	return wanted & ~arg.features;
+	if (fd < 0)
+		return fd;
+	*p = cow_map(fd, SIZE, RW);
+	return *p == MAP_FAILED ? -errno : fd;
 }
 
 static bool kernel_before(unsigned int major, unsigned int minor)
@@ -128,40 +86,6 @@ static bool kernel_before(unsigned int major, unsigned int minor)
 	uname(&name);
 	sscanf(name.release, "%u.%u", &is_major, &is_minor);
 	return is_major < major || (is_major == major && is_minor < minor);
-}
-
-/* Page frame number behind an address; 0: none. */
-static uint64_t frame_of(const char *p)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-	uint64_t entry = 0;
-
-	if (pread(fd, &entry, sizeof(entry),
-		  (unsigned long)p / PAGE * sizeof(entry)) != sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
-}
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
-
-static char *moved(char *p, size_t length)
-{
-	char *to = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-			-1, 0);
-
-	return mremap(p, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
 /*
@@ -177,13 +101,10 @@ FIXTURE(pinnable)
 
 FIXTURE_SETUP(pinnable)
 {
-	if (missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
+	NEED(PINNABLE);
 	self->pages = cow_param("pages");
-	self->fd = create(true);
+	self->fd = create_mapped(true, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 }
 
 FIXTURE_TEARDOWN(pinnable)
@@ -279,7 +200,7 @@ TEST_F(pinnable, first_load_after_a_snapshot_copies)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
@@ -301,7 +222,7 @@ TEST_F(pinnable, load_that_may_not_become_a_store_copies_nothing)
 	int reader = cow_file(self->fd, COWMEM_RDONLY), snap;
 	char *q, *r, data[SIZE];
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_GE(reader, 0);
 	q = cow_map(reader, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
@@ -309,10 +230,10 @@ TEST_F(pinnable, load_that_may_not_become_a_store_copies_nothing)
 	ASSERT_NE(MAP_FAILED, r);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(q));
-	EXPECT_TRUE(pages_filled(r));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	EXPECT_TRUE(pages_filled(r, 0, NR));
 	ASSERT_EQ(SIZE, pread(self->fd, data, SIZE, 0));
-	EXPECT_TRUE(pages_filled(data));
+	EXPECT_TRUE(pages_filled(data, 0, NR));
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
 	/* They follow, though they had the old page mapped. */
 	memset(self->p + 3 * PAGE, '!', PAGE);
@@ -328,13 +249,13 @@ TEST_F(pinnable, load_of_the_last_sharer_copies_nothing)
 	int clone;
 	char *q;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	clone = cow_snapshot(self->fd, COWMEM_WRITABLE);
 	ASSERT_GE(clone, 0);
 	q = cow_map(clone, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(self->p));
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_EQ(NR, cow_stat(self->fd).copied);
 	EXPECT_EQ(0, cow_stat(clone).copied);
 	EXPECT_EQ(self->pages + 2 * NR, cow_param("pages"));
@@ -348,7 +269,7 @@ TEST_F(pinnable, snapshot_without_pins_copies_nothing)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	close(cow_snapshot(self->fd, 0));
@@ -361,7 +282,7 @@ TEST_F(pinnable, store_after_PROT_READ_before_the_snapshot)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, mprotect(self->p, SIZE, PROT_READ));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
@@ -375,12 +296,12 @@ TEST_F(pinnable, store_after_PROT_READ_and_a_load_before_the_snapshot)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, mprotect(self->p, SIZE, PROT_READ));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
 	memset(self->p + 3 * PAGE, '!', PAGE);
 	EXPECT_TRUE(pages_are(self->p, 3, '!'));
@@ -391,11 +312,11 @@ TEST_F(pinnable, store_after_PROT_READ_and_a_load_after_the_snapshot)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	ASSERT_EQ(0, mprotect(self->p, SIZE, PROT_READ));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
 	memset(self->p + 3 * PAGE, '!', PAGE);
 	EXPECT_TRUE(pages_are(self->p, 3, '!'));
@@ -408,12 +329,12 @@ TEST_F(pinnable, store_through_what_was_mapped_for_reading)
 	int snap;
 
 	ASSERT_NE(MAP_FAILED, q);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	munmap(self->p, SIZE);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	ASSERT_EQ(0, mprotect(q, SIZE, RW));
 	memset(q + 3 * PAGE, '!', PAGE);
 	EXPECT_TRUE(pages_are(q, 3, '!'));
@@ -424,13 +345,13 @@ TEST_F(pinnable, store_after_PROT_NONE_and_a_part_of_it)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, mprotect(self->p, 4 * PAGE, PROT_NONE));
 	ASSERT_EQ(0, mprotect(self->p + 6 * PAGE, PAGE, PROT_READ));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	memset(self->p, '!', SIZE);
 	EXPECT_TRUE(buffer_filled(snap));
 }
@@ -459,11 +380,11 @@ TEST_F(pinnable, fork_shares_it_and_the_snapshot_stays)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(0, CHILD({
-		if (!pages_filled(self->p))
+		if (!pages_filled(self->p, 0, NR))
 			_exit(1);
 		memset(self->p + 3 * PAGE, '!', PAGE);
 	}));
@@ -478,11 +399,11 @@ TEST_F(pinnable, store_by_a_child_that_had_it_mapped_before_the_snapshot)
 	int snap, status = -1;
 	pid_t pid;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	pid = fork();
 	if (!pid) {
 		/* Loads only: the PTEs are writable all the same. */
-		if (!pages_filled(self->p))
+		if (!pages_filled(self->p, 0, NR))
 			_exit(1);
 		raise(SIGSTOP);
 		memset(self->p + 3 * PAGE, '!', PAGE);
@@ -503,10 +424,10 @@ TEST_F(pinnable, write_after_a_snapshot_is_seen_where_it_was_loaded)
 {
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_EQ(1, pwrite(self->fd, "!", 1, 3 * PAGE));
 	EXPECT_EQ('!', self->p[3 * PAGE]);
 	EXPECT_EQ(value_of(3), self->p[3 * PAGE + 1]);
@@ -524,10 +445,10 @@ TEST(ordinary_buffer_is_loaded_without_a_copy_and_holes_stay)
 	ASSERT_NE(MAP_FAILED, p);
 	EXPECT_TRUE(page_is(p, 0));
 	EXPECT_EQ(0, cow_stat(fd).resident);
-	fill_pages(p);
+	fill_pages(p, NR);
 	snap = cow_snapshot(fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(p));
+	EXPECT_TRUE(pages_filled(p, 0, NR));
 	EXPECT_EQ(0, cow_stat(fd).copied);
 }
 
@@ -744,13 +665,11 @@ FIXTURE_SETUP(ring)
 	if (err == -ENOSYS || err == -EPERM)
 		SKIP(return, "no io_uring: %s", strerror(-err));
 	ASSERT_EQ(0, err);
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
+	if (variant->pinnable)
+		NEED(PINNABLE);
 	self->pages = cow_param("pages");
-	self->fd = create(variant->pinnable);
+	self->fd = create_mapped(variant->pinnable, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 }
 
 FIXTURE_TEARDOWN(ring)
@@ -762,14 +681,14 @@ TEST_F(ring, fixed_buffer_needs_PINNABLE)
 {
 	int err, want;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	err = ring_register(&self->ring, self->p, SIZE);
 	if (kernel_before(6, 5))
 		want = err ? -EOPNOTSUPP : 0;
 	else
 		want = variant->pinnable ? 0 : -EFAULT;
 	EXPECT_EQ(want, err);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_EQ(self->pages + NR, cow_param("pages"));
 	if (!err)
 		EXPECT_EQ(0, ring_unregister(&self->ring));
@@ -792,7 +711,7 @@ TEST_F(ring, fixed_buffer_that_cannot_be_written_is_EFAULT)
 	char *q = cow_map(self->fd, SIZE, PROT_READ), *r;
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_NE(MAP_FAILED, q);
 	EXPECT_EQ(-EFAULT, ring_register(&self->ring, q, SIZE));
 	snap = cow_snapshot(self->fd, 0);
@@ -800,7 +719,7 @@ TEST_F(ring, fixed_buffer_that_cannot_be_written_is_EFAULT)
 	r = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, r);
 	EXPECT_EQ(-EFAULT, ring_register(&self->ring, r, SIZE));
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(buffer_filled(snap));
 }
 
@@ -810,7 +729,7 @@ TEST_F(ring, fixed_buffer_in_a_private_mapping_is_private)
 	struct channel channel;
 	int err;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_NE(MAP_FAILED, q);
 	ASSERT_EQ(0, channel_pipe(&channel));
 	err = ring_register(&self->ring, q, SIZE);
@@ -832,7 +751,7 @@ TEST_F(ring, read_that_is_not_fixed_works_across_a_snapshot)
 	struct channel channel;
 	int snap;
 
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, channel_pipe(&channel));
 	ASSERT_TRUE(ring_submit(&self->ring, IORING_OP_READ, channel.in,
 				self->p + 3 * PAGE, PAGE));
@@ -872,7 +791,7 @@ static const char *fixed_open(struct fixed *fixed,
 
 	if (err == -ENOSYS || err == -EPERM)
 		return "no io_uring";
-	if (missing(COWMEM_FEATURE_PINNABLE))
+	if (cow_missing(COWMEM_FEATURE_PINNABLE))
 		return "module without PINNABLE";
 	if (!err)
 		err = channel_open(&fixed->channel);
@@ -883,7 +802,7 @@ static const char *fixed_open(struct fixed *fixed,
 	fixed->p = cow_map(fixed->fd, SIZE, RW);
 	if (err || fixed->p == MAP_FAILED)
 		return NULL;
-	fill_pages(fixed->p);
+	fill_pages(fixed->p, NR);
 	err = ring_register(&fixed->ring, fixed->p + FIRST_FIXED * PAGE,
 			    NR_FIXED * PAGE);
 	if (err == -EOPNOTSUPP && kernel_before(6, 5))
@@ -991,10 +910,10 @@ TEST_F(fixed, read_is_seen_in_mappings_that_a_snapshot_revoked)
 	int snap;
 
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	snap = cow_snapshot(fixed->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	ASSERT_TRUE(fixed_read(fixed, '!'));
 	EXPECT_TRUE(pages_are(q, INDEX, '!'));
 	EXPECT_TRUE(buffer_filled(snap));
@@ -1118,10 +1037,10 @@ TEST_F(in_flight, snapshot_was_read_and_mapped_meanwhile)
 	ASSERT_GE(snap, 0);
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
-	EXPECT_TRUE(pages_filled(fixed->p));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	EXPECT_TRUE(pages_filled(fixed->p, 0, NR));
 	ASSERT_TRUE(complete(fixed, '!'));
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(pages_are(fixed->p, INDEX, '!'));
 }
 
@@ -1208,7 +1127,7 @@ TEST_F(in_flight, mapping_is_made_read_only)
 	ASSERT_EQ(0, mprotect(fixed->p, SIZE, PROT_READ));
 	snap = cow_snapshot(fixed->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(fixed->p));
+	EXPECT_TRUE(pages_filled(fixed->p, 0, NR));
 	ASSERT_TRUE(complete(fixed, '!'));
 	EXPECT_TRUE(pages_are(fixed->p, INDEX, '!'));
 	EXPECT_TRUE(buffer_filled(snap));
@@ -1265,8 +1184,7 @@ TEST_F(in_flight, punch_takes_the_page_away)
 	int snap = cow_snapshot(fixed->fd, 0);
 
 	ASSERT_GE(snap, 0);
-	if (missing(COWMEM_FEATURE_FALLOCATE))
-		SKIP(return, "module without fallocate");
+	NEED(FALLOCATE);
 	ASSERT_EQ(0, fallocate(fixed->fd,
 			       FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			       INDEX * PAGE, PAGE));
@@ -1281,11 +1199,10 @@ TEST_F(in_flight, restore_keeps_the_page_in_place)
 	int snap = cow_snapshot(fixed->fd, 0);
 
 	ASSERT_GE(snap, 0);
-	if (missing(COWMEM_FEATURE_RESTORE))
-		SKIP(return, "module without RESTORE");
+	NEED(RESTORE);
 	memset(fixed->p, '1', SIZE);
 	ASSERT_EQ(0, cow_restore(fixed->fd, snap, 0));
-	EXPECT_TRUE(pages_filled(fixed->p));
+	EXPECT_TRUE(pages_filled(fixed->p, 0, NR));
 	EXPECT_TRUE(buffer_filled(fixed->fd));
 	ASSERT_TRUE(complete(fixed, '!'));
 	EXPECT_TRUE(pages_are(fixed->p, INDEX, '!'));
@@ -1298,8 +1215,7 @@ TEST_F(in_flight, snapshot_of_a_range_copies_only_pins_in_it)
 	char data[2 * PAGE];
 	int before, with;
 
-	if (missing(COWMEM_FEATURE_RANGE))
-		SKIP(return, "module without ranges");
+	NEED(RANGE);
 	before = cow_snapshot_range(fixed->fd, 0, 0, FIRST_FIXED * PAGE);
 	ASSERT_GE(before, 0);
 	EXPECT_EQ(0, cow_stat(fixed->fd).held);
@@ -1324,10 +1240,9 @@ TEST_F(in_flight, group_snapshot_has_the_old_content)
 	int other = create(false);
 	char *q = cow_map(other, SIZE, RW);
 
-	if (missing(COWMEM_FEATURE_GROUP))
-		SKIP(return, "module without groups");
+	NEED(GROUP);
 	ASSERT_NE(MAP_FAILED, q);
-	fill_pages(q);
+	fill_pages(q, NR);
 	members[0].fd = other;
 	members[1].fd = fixed->fd;
 	ASSERT_EQ(0, cow_snapshot_group(fixed->fd, 0, members, 2));
@@ -1352,14 +1267,7 @@ static int give_by_restore(int fd, int source)
 
 static int give_by_clone(int fd, int source)
 {
-	struct file_clone_range range = {
-		.src_fd = source,
-		.src_offset = INDEX * PAGE,
-		.src_length = PAGE,
-		.dest_offset = INDEX * PAGE,
-	};
-
-	return ioctl(fd, FICLONERANGE, &range) ? -errno : 0;
+	return cow_clone_range(fd, INDEX * PAGE, source, INDEX * PAGE, PAGE);
 }
 
 static int give_by_copy(int fd, int source)
@@ -1372,25 +1280,9 @@ static int give_by_copy(int fd, int source)
 
 static int give_by_dedupe(int fd, int source)
 {
-	union {
-		struct file_dedupe_range range;
-		char room[sizeof(struct file_dedupe_range) +
-			  sizeof(struct file_dedupe_range_info)];
-	} arg = {
-		.range.src_offset = INDEX * PAGE,
-		.range.src_length = PAGE,
-		.range.dest_count = 1,
-	};
-	struct file_dedupe_range_info *info = arg.range.info;
+	long n = cow_dedupe(fd, INDEX * PAGE, source, INDEX * PAGE, PAGE);
 
-	info->dest_fd = fd;
-	info->dest_offset = INDEX * PAGE;
-	if (ioctl(source, FIDEDUPERANGE, &arg.range))
-		return -errno;
-	if (info->status < 0)
-		return info->status;
-	return info->status == FILE_DEDUPE_RANGE_SAME &&
-	       info->bytes_deduped == PAGE ? 0 : -EIO;
+	return n < 0 ? n : n == PAGE ? 0 : -EIO;
 }
 
 FIXTURE(given)
@@ -1427,10 +1319,9 @@ FIXTURE_SETUP(given)
 
 	if (reason)
 		SKIP(return, "%s", reason);
-	if (missing(variant->feature))
-		SKIP(return, "module without feature %#lx", variant->feature);
+	NEED_BITS(variant->feature);
 	ASSERT_TRUE(self->fixed.ready);
-	fill_pages(data);
+	fill_pages(data, NR);
 	memset(TARGET(data), variant->content, PAGE);
 	self->other = create(false);
 	ASSERT_EQ(SIZE, pwrite(self->other, data, SIZE, 0));
@@ -1508,14 +1399,12 @@ FIXTURE_VARIANT_ADD(umem, pinnable) { .pinnable = true };
 
 FIXTURE_SETUP(umem)
 {
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
+	if (variant->pinnable)
+		NEED(PINNABLE);
 	self->pages = cow_param("pages");
-	self->fd = create(variant->pinnable);
+	self->fd = create_mapped(variant->pinnable, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(umem)
@@ -1590,19 +1479,17 @@ FIXTURE_VARIANT_ADD(direct, pinnable_from_cowmem) { true, backing_cowmem };
 
 FIXTURE_SETUP(direct)
 {
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
+	if (variant->pinnable)
+		NEED(PINNABLE);
 	self->backing = variant->backing();
 	ASSERT_GE(self->backing, 0);
 	self->device = loop_open(self->backing);
 	if (self->device == -ENODEV)
 		SKIP(return, "no /dev/loop-control");
 	ASSERT_GE(self->device, 0);
-	self->fd = create(variant->pinnable);
+	self->fd = create_mapped(variant->pinnable, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(direct)
@@ -1671,7 +1558,7 @@ TEST_F(direct, read_into_origin_and_clone)
 	ASSERT_NE(MAP_FAILED, q);
 	ASSERT_TRUE(device_fill(self->backing, '1'));
 	ASSERT_EQ(PAGE, pread(self->device, TARGET(q), PAGE, 0));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_TRUE(device_fill(self->backing, '2'));
 	ASSERT_EQ(PAGE, pread(self->device, TARGET(self->p), PAGE, PAGE));
 	EXPECT_TRUE(pages_are(q, INDEX, '1'));
@@ -1719,11 +1606,11 @@ TEST_F(direct, read_into_a_frozen_mapping_is_EFAULT)
 	ASSERT_GE(snap, 0);
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	ASSERT_TRUE(device_fill(self->backing, '!'));
 	EXPECT_EQ(-1, pread(self->device, TARGET(q), PAGE, 0));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(buffer_filled(self->fd));
 }
 
@@ -1795,18 +1682,16 @@ FIXTURE_SETUP(remote)
 {
 	int status;
 
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
-	self->fd = create(variant->pinnable);
+	if (variant->pinnable)
+		NEED(PINNABLE);
+	self->fd = create_mapped(variant->pinnable, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 	self->private = mmap(NULL, SIZE, RW, MAP_PRIVATE, self->fd, 0);
 	ASSERT_NE(MAP_FAILED, self->private);
 	self->pid = fork();
 	if (!self->pid) {
 		/* Has writable PTEs of its own, and goes no further. */
-		fill_pages(self->p);
+		fill_pages(self->p, NR);
 		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 		raise(SIGSTOP);
 		_exit(0);
@@ -1837,7 +1722,7 @@ static bool patched(int fd, unsigned long index, char value)
 {
 	char data[SIZE], want[SIZE];
 
-	fill_pages(want);
+	fill_pages(want, NR);
 	memset(want + index * PAGE + PATCH_OFFSET, value, PATCH_SIZE);
 	return pread(fd, data, SIZE, 0) == SIZE && !memcmp(data, want, SIZE);
 }
@@ -1850,11 +1735,11 @@ TEST_F(remote, write_after_a_snapshot_is_not_in_it)
 	ASSERT_GE(snap, 0);
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	ASSERT_TRUE(patch(self->pid, self->p, INDEX, '!', variant->write));
 	EXPECT_TRUE(patched(self->fd, INDEX, '!'));
 	EXPECT_EQ('!', TARGET(self->p)[PATCH_OFFSET]);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(buffer_filled(snap));
 	EXPECT_EQ(0, cow_stat(self->fd).held);
 }
@@ -1917,28 +1802,13 @@ TEST_F(remote, write_to_a_private_mapping_is_private)
 	ASSERT_TRUE(patch(self->pid, self->private, INDEX, '!', variant->write));
 	EXPECT_TRUE(buffer_filled(self->fd));
 	EXPECT_TRUE(buffer_filled(snap));
-	EXPECT_TRUE(pages_filled(self->private));
+	EXPECT_TRUE(pages_filled(self->private, 0, NR));
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
 }
 
 /*
  * A page in a pipe
  */
-
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static bool pipe_has(int pipefd[2], char value)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && page_is(data, value);
-}
 
 FIXTURE(spliced)
 {
@@ -1958,13 +1828,11 @@ FIXTURE_VARIANT_ADD(spliced, pinnable) { .pinnable = true };
 
 FIXTURE_SETUP(spliced)
 {
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
-	self->fd = create(variant->pinnable);
+	if (variant->pinnable)
+		NEED(PINNABLE);
+	self->fd = create_mapped(variant->pinnable, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, pipe(self->pipefd));
 	self->pages = cow_param("pages");
 }
@@ -2071,7 +1939,7 @@ TEST_F(spliced, page_whose_mapping_is_made_read_only)
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(1, cow_stat(self->fd).held);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
 	memset(TARGET(self->p), '!', PAGE);
 	EXPECT_TRUE(pages_are(self->p, INDEX, '!'));
@@ -2149,15 +2017,14 @@ TEST_F(spliced, restore_gives_a_held_page_its_content_in_place)
 {
 	int snap;
 
-	if (missing(COWMEM_FEATURE_RESTORE))
-		SKIP(return, "module without RESTORE");
+	NEED(RESTORE);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	memset(TARGET(self->p), '1', PAGE);
 	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
 	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
 	ASSERT_EQ(0, cow_restore(self->fd, snap, 0));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_TRUE(pipe_has(self->pipefd, value_of(INDEX)));
 	memset(TARGET(self->p), '2', PAGE);
 	EXPECT_TRUE(pipe_has(self->pipefd, '2'));
@@ -2168,8 +2035,7 @@ TEST_F(spliced, snapshot_of_a_held_page_at_the_LIMIT_is_ENOSPC)
 {
 	int snap;
 
-	if (missing(COWMEM_FEATURE_LIMIT))
-		SKIP(return, "module without LIMIT");
+	NEED(LIMIT);
 	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
 	ASSERT_EQ(0, cow_limit(self->fd, SIZE));
 	EXPECT_EQ(-ENOSPC, cow_snapshot(self->fd, 0));
@@ -2177,7 +2043,7 @@ TEST_F(spliced, snapshot_of_a_held_page_at_the_LIMIT_is_ENOSPC)
 	EXPECT_EQ(0, cow_stat(self->fd).held);
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
 	EXPECT_EQ(self->pages, cow_param("pages"));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 
 	/* The page is still the live one, and still held. */
 	ASSERT_EQ(0, cow_limit(self->fd, ~0ULL));
@@ -2195,15 +2061,6 @@ TEST_F(spliced, snapshot_of_a_held_page_at_the_LIMIT_is_ENOSPC)
 	EXPECT_TRUE(buffer_is(snap, INDEX, '!'));
 }
 
-static bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == strlen(text);
-
-	close(fd);
-	return ok;
-}
-
 TEST(snapshot_of_a_held_page_with_a_memory_error_is_EIO)
 {
 	long pages = cow_param("pages");
@@ -2213,7 +2070,7 @@ TEST(snapshot_of_a_held_page_with_a_memory_error_is_EIO)
 	unsigned long i;
 
 	ASSERT_NE(MAP_FAILED, p);
-	fill_pages(p);
+	fill_pages(p, NR);
 	ASSERT_EQ(0, pipe(pipefd));
 	ASSERT_TRUE(pipe_hold(pipefd, TARGET(p)));
 	frame = frame_of(TARGET(p));
@@ -2236,8 +2093,7 @@ TEST(snapshot_of_a_held_page_with_a_memory_error_is_EIO)
 	EXPECT_EQ(0, cow_stat(fd).copied);
 	munmap(p, SIZE);
 	close(fd);
-	close(pipefd[0]);
-	close(pipefd[1]);
+	pipe_close(pipefd);
 	EXPECT_EQ(pages, cow_param("pages"));
 	/* A poisoned page is never freed, and would look like a leak. */
 	snprintf(text, sizeof(text), "%#lx", frame);
@@ -2339,18 +2195,16 @@ FIXTURE_SETUP(concurrent)
 	struct writer *writer = &self->writer;
 	int err;
 
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
+	if (variant->pinnable)
+		NEED(PINNABLE);
 	err = variant->channel_open ?
 	      variant->channel_open(&writer->channel) : 0;
 	if (err == -ENODEV)
 		SKIP(return, "no /dev/loop-control");
 	ASSERT_EQ(0, err);
 	writer->write = variant->write;
-	writer->fd = create(variant->pinnable);
+	writer->fd = create_mapped(variant->pinnable, &writer->p);
 	ASSERT_GE(writer->fd, 0);
-	writer->p = cow_map(writer->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, writer->p);
 	if (!variant->fixed)
 		return;
 	err = ring_open(&writer->ring);
@@ -2439,12 +2293,10 @@ FIXTURE_SETUP(futex)
 {
 	char *p;
 
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
-	self->fd = create(variant->pinnable);
+	if (variant->pinnable)
+		NEED(PINNABLE);
+	self->fd = create_mapped(variant->pinnable, &p);
 	ASSERT_GE(self->fd, 0);
-	p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, p);
 	self->word = (uint32_t *)p;
 	self->other = (uint32_t *)(p + PAGE);
 	*self->other = 7;
@@ -2541,14 +2393,12 @@ FIXTURE_VARIANT_ADD(kept, pinnable) { .pinnable = true };
 
 FIXTURE_SETUP(kept)
 {
-	if (variant->pinnable && missing(COWMEM_FEATURE_PINNABLE))
-		SKIP(return, "module without PINNABLE");
+	if (variant->pinnable)
+		NEED(PINNABLE);
 	self->pages = cow_param("pages");
-	self->fd = create(variant->pinnable);
+	self->fd = create_mapped(variant->pinnable, &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(kept)
@@ -2581,7 +2431,7 @@ TEST_F(kept, mlock_after_a_snapshot)
 	ASSERT_EQ(0, mlock(self->p, SIZE));
 	if (!variant->pinnable)
 		EXPECT_EQ(0, cow_stat(self->fd).copied);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	memset(TARGET(self->p), '1', PAGE);
 	second = cow_snapshot(self->fd, 0);
 	ASSERT_GE(second, 0);
@@ -2603,7 +2453,7 @@ TEST_F(kept, mlock_of_a_snapshot)
 	ASSERT_NE(MAP_FAILED, q);
 	ASSERT_EQ(0, mlock(q, SIZE));
 	memset(TARGET(self->p), '!', PAGE);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(pages_are(self->p, INDEX, '!'));
 	EXPECT_EQ(0, munlock(q, SIZE));
 	munmap(q, SIZE);
@@ -2619,7 +2469,7 @@ TEST_F(kept, mremap_before_a_snapshot)
 	int snap;
 
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(0, cow_stat(self->fd).held);
@@ -2634,7 +2484,7 @@ TEST_F(kept, mremap_after_a_snapshot)
 	char *q;
 
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	q = moved(self->p, SIZE);
 	ASSERT_NE(MAP_FAILED, q);
 	memset(TARGET(q), '!', PAGE);
@@ -2681,35 +2531,16 @@ TEST_F(kept, mremap_that_doubles_it)
 
 	if (q == MAP_FAILED) {
 		EXPECT_EQ(EFAULT, errno);
-		EXPECT_TRUE(pages_filled(self->p));
+		EXPECT_TRUE(pages_filled(self->p, 0, NR));
 		return;
 	}
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	memset(TARGET(q), '!', PAGE);
 	EXPECT_TRUE(pages_are(self->p, INDEX, '!'));
 	EXPECT_TRUE(pages_are(q, INDEX, '!'));
 	EXPECT_TRUE(buffer_filled(snap));
-}
-
-static int uffd_register(char *p, uint64_t mode)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = {
-		.range = { .start = (unsigned long)p, .len = SIZE },
-		.mode = mode,
-	};
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC), err = 0;
-
-	if (fd < 0)
-		return -ENOSYS;
-	if (ioctl(fd, UFFDIO_API, &api))
-		err = -ENOSYS;
-	else if (ioctl(fd, UFFDIO_REGISTER, &reg))
-		err = -errno;
-	close(fd);
-	return err;
 }
 
 TEST_F(kept, userfaultfd_is_refused)
@@ -2723,7 +2554,7 @@ TEST_F(kept, userfaultfd_is_refused)
 	char *q;
 
 	for (i = 0; i < 3; i++) {
-		err = uffd_register(self->p, modes[i]);
+		err = uffd_register(self->p, SIZE, modes[i], 0);
 		if (err == -ENOSYS)
 			SKIP(return, "no userfaultfd in this kernel");
 		EXPECT_EQ(-EINVAL, err);
@@ -2733,8 +2564,8 @@ TEST_F(kept, userfaultfd_is_refused)
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
 	for (i = 0; i < 3; i++) {
-		EXPECT_EQ(-EINVAL, uffd_register(self->p, modes[i]));
-		EXPECT_NE(0, uffd_register(q, modes[i]));
+		EXPECT_EQ(-EINVAL, uffd_register(self->p, SIZE, modes[i], 0));
+		EXPECT_NE(0, uffd_register(q, SIZE, modes[i], 0));
 	}
 	memset(TARGET(self->p), '!', PAGE);
 	EXPECT_TRUE(pages_are(self->p, INDEX, '!'));

@@ -6,66 +6,14 @@
  */
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/uio.h>
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
-#define GIB		(1UL << 30)
-#define TIB		(1UL << 40)
 #define POISON		0xa5
-
-/* Skip what the module was built without. */
-#define NEED(feature) do {						\
-	if (!(features() & COWMEM_FEATURE_##feature))			\
-		SKIP(return, "module without " #feature);		\
-} while (0)
-
-static uint64_t features(void)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int dev = cow_open();
-
-	if (cow_ioctl(dev, COWMEM_QUERY, &arg)) {
-		perror("COWMEM_QUERY");
-		exit(1);
-	}
-	close(dev);
-	return arg.features;
-}
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
-static char value_of(unsigned long index)
-{
-	return 'a' + index;
-}
-
-static void fill_pages(char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		memset(p + i * PAGE, value_of(i), PAGE);
-}
-
-/* Is the memory at @p what fill_pages() makes of @nr pages from @first on? */
-static bool pages_filled(const char *p, unsigned long first, unsigned long nr)
-{
-	unsigned long i;
-
-	for (i = 0; i < nr; i++)
-		if (!page_is(p + i * PAGE, value_of(first + i)))
-			return false;
-	return true;
-}
 
 static bool file_filled(int fd, unsigned long first, unsigned long nr)
 {
@@ -86,64 +34,11 @@ static bool buffer_filled(int fd, unsigned long first, unsigned long nr)
 	return filled;
 }
 
-static bool write_byte(int fd, off_t offset, char value)
-{
-	return pwrite(fd, &value, 1, offset) == 1;
-}
-
-static int read_byte(int fd, off_t offset)
-{
-	unsigned char value;
-
-	return pread(fd, &value, 1, offset) == 1 ? value : -1;
-}
-
-static bool write_page(int fd, unsigned long index, char value)
-{
-	char data[PAGE];
-
-	memset(data, value, PAGE);
-	return pwrite(fd, data, PAGE, index * PAGE) == PAGE;
-}
-
 /* Offset and length in pages. */
 static int range_of(int fd, uint32_t flags, unsigned long first,
 		    unsigned long nr)
 {
 	return cow_snapshot_range(fd, flags, first * PAGE, nr * PAGE);
-}
-
-static unsigned long resident_pages(int fd)
-{
-	return cow_stat(fd).resident / PAGE;
-}
-
-/*
- * Exceptions that a store takes, as the kernel counts them for this thread.  The
- * first round stores elsewhere, and takes those of the measuring itself.
- */
-static __attribute__((noinline)) long faults_of_store(char *p, char value)
-{
-	char elsewhere;
-	char *where[] = { &elsewhere, p };
-	long before, faults = 0;
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		before = cow_minor_faults();
-		*(volatile char *)where[i] = value;
-		faults = cow_minor_faults() - before;
-	}
-	return faults;
-}
-
-/* An open file of what @fd refers to, with other rights. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
 }
 
 /*
@@ -161,11 +56,9 @@ FIXTURE_SETUP(origin)
 {
 	NEED(RANGE);
 	self->pages = cow_param("pages");
-	self->fd = cow_create(SIZE, "origin");
+	self->fd = cow_create_mapped(SIZE, "origin", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(origin)
@@ -280,8 +173,7 @@ TEST_F(origin, frozen_range_cannot_be_written)
 	EXPECT_EQ(-1, ftruncate(range, 0));
 	EXPECT_EQ(MAP_FAILED, cow_map(range, PAGE, RW));
 	EXPECT_EQ(EACCES, errno);
-	EXPECT_EQ(-1, reopen(range, O_RDWR));
-	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-EPERM, reopen(range, O_RDWR));
 	q = cow_map(range, PAGE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
 	EXPECT_EQ(SIGSEGV, COW_TRY(q[0] = '!'));
@@ -312,7 +204,7 @@ TEST_F(origin, range_of_a_device_handle)
 	ASSERT_GE(dev, 0);
 	q = cow_map(dev, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, q);
-	fill_pages(q);
+	fill_pages(q, NR);
 	range = range_of(dev, 0, 3, 9);
 	ASSERT_GE(range, 0);
 	memset(q, '!', SIZE);
@@ -345,9 +237,9 @@ TEST_F(origin, range_of_a_range)
 	ASSERT_GE(second, 0);
 	EXPECT_TRUE(buffer_filled(second, 5, 6));
 	memset(self->p, '!', SIZE);
-	ASSERT_TRUE(write_page(first, 4, '?'));
+	ASSERT_EQ(PAGE, write_page(first, 4, '?'));
 	EXPECT_TRUE(buffer_filled(second, 5, 6));
-	ASSERT_TRUE(write_page(second, 0, '1'));
+	ASSERT_EQ(PAGE, write_page(second, 0, '1'));
 	EXPECT_EQ(value_of(5), read_byte(first, 3 * PAGE));
 	close(first);
 	EXPECT_EQ('1', read_byte(second, 0));
@@ -367,7 +259,7 @@ TEST_F(origin, snapshot_of_a_range_and_range_of_a_clone)
 	other = range_of(clone, 0, 6, 4);
 	ASSERT_GE(other, 0);
 	memset(self->p, '!', SIZE);
-	ASSERT_TRUE(write_page(clone, 7, '?'));
+	ASSERT_EQ(PAGE, write_page(clone, 7, '?'));
 	close(range);
 	EXPECT_TRUE(buffer_filled(snap, 6, 4));
 	EXPECT_TRUE(buffer_filled(other, 6, 4));
@@ -381,9 +273,9 @@ TEST_F(origin, overlapping_ranges_are_independent)
 	ASSERT_GE(left, 0);
 	ASSERT_GE(right, 0);
 	/* Page 7 of the origin, page 9, and again page 7. */
-	ASSERT_TRUE(write_page(left, 5, '1'));
-	ASSERT_TRUE(write_page(right, 3, '2'));
-	ASSERT_TRUE(write_page(right, 1, '3'));
+	ASSERT_EQ(PAGE, write_page(left, 5, '1'));
+	ASSERT_EQ(PAGE, write_page(right, 3, '2'));
+	ASSERT_EQ(PAGE, write_page(right, 1, '3'));
 	EXPECT_EQ('1', read_byte(left, 5 * PAGE));
 	EXPECT_EQ(value_of(9), read_byte(left, 7 * PAGE));
 	EXPECT_EQ('2', read_byte(right, 3 * PAGE));
@@ -512,11 +404,9 @@ FIXTURE_VARIANT_ADD(isolated, write_mapped) { .mapped = true };
 FIXTURE_SETUP(isolated)
 {
 	NEED(RANGE);
-	self->fd = cow_create(SIZE, "isolated");
+	self->fd = cow_create_mapped(SIZE, "isolated", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	self->frozen = range_of(self->fd, 0, FIRST, LENGTH);
 	self->clone = range_of(self->fd, COWMEM_WRITABLE, FIRST, LENGTH);
 	ASSERT_GE(self->frozen, 0);
@@ -541,7 +431,7 @@ static bool isolated_write(const FIXTURE_VARIANT(isolated) *variant, int fd,
 			   char *p, unsigned long index, char value)
 {
 	if (!variant->store)
-		return write_page(fd, index, value);
+		return write_page(fd, index, value) == PAGE;
 	memset(p + index * PAGE, value, PAGE);
 	return true;
 }
@@ -632,10 +522,8 @@ FIXTURE(sparse)
 FIXTURE_SETUP(sparse)
 {
 	NEED(RANGE);
-	self->fd = cow_create(SIZE, "sparse");
+	self->fd = cow_create_mapped(SIZE, "sparse", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 	memset(self->p + 2 * PAGE, 'c', PAGE);
 	memset(self->p + 9 * PAGE, 'j', PAGE);
 }
@@ -823,11 +711,9 @@ FIXTURE(odd)
 FIXTURE_SETUP(odd)
 {
 	NEED(RANGE);
-	self->fd = cow_create(SIZE, "odd");
+	self->fd = cow_create_mapped(SIZE, "odd", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, ftruncate(self->fd, ODD_SIZE));
 }
 
@@ -940,11 +826,9 @@ FIXTURE(cost)
 FIXTURE_SETUP(cost)
 {
 	NEED(RANGE);
-	self->fd = cow_create(SIZE, "cost");
+	self->fd = cow_create_mapped(SIZE, "cost", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	self->pages = cow_param("pages");
 	self->before = cow_stat(self->fd);
 	self->range = range_of(self->fd, 0, 6, 4);
@@ -1100,11 +984,9 @@ FIXTURE(pinned)
 FIXTURE_SETUP(pinned)
 {
 	NEED(RANGE);
-	self->fd = cow_create(SIZE, "pinned");
+	self->fd = cow_create_mapped(SIZE, "pinned", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, pipe(self->pipefd));
 	self->pages = cow_param("pages");
 }
@@ -1112,21 +994,6 @@ FIXTURE_SETUP(pinned)
 FIXTURE_TEARDOWN(pinned)
 {
 	close(self->fd);
-}
-
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static bool pipe_has(int pipefd[2], char value)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && page_is(data, value);
 }
 
 TEST_F(pinned, page_inside_stays_with_the_origin_and_the_range_has_a_copy)
@@ -1213,29 +1080,14 @@ FIXTURE(many)
 	long pages;
 };
 
-static bool write_number(int fd, unsigned long index, uint64_t number)
-{
-	return pwrite(fd, &number, sizeof(number), index * PAGE) ==
-	       sizeof(number);
-}
-
-static uint64_t read_number(int fd, unsigned long index)
-{
-	uint64_t number;
-
-	if (pread(fd, &number, sizeof(number), index * PAGE) != sizeof(number))
-		return UINT64_MAX;
-	return number;
-}
-
 /* Pages are numbered from @first on; how many are not. */
 static unsigned long misnumbered(int fd, uint64_t first, unsigned long nr)
 {
 	unsigned long i, bad = 0;
 
 	for (i = 0; i < nr; i++)
-		bad += read_number(fd, i) != first + i;
-	return bad + (read_number(fd, nr) != UINT64_MAX);
+		bad += read_word(fd, i * PAGE) != first + i;
+	return bad + (read_word(fd, nr * PAGE) != UINT64_MAX);
 }
 
 FIXTURE_SETUP(many)
@@ -1247,7 +1099,7 @@ FIXTURE_SETUP(many)
 	self->fd = cow_create(MANY * PAGE, "many");
 	ASSERT_GE(self->fd, 0);
 	for (i = 0; i < MANY; i++)
-		ASSERT_TRUE(write_number(self->fd, i, 1000 + i));
+		ASSERT_TRUE(write_word(self->fd, i * PAGE, 1000 + i));
 }
 
 FIXTURE_TEARDOWN(many)
@@ -1290,16 +1142,15 @@ TEST_F(many, ranges_anywhere_are_isolated)
 		range = range_of(self->fd, COWMEM_WRITABLE, first, nr);
 		ASSERT_GE(range, 0);
 		for (k = 0; k < nr; k += 7)
-			ASSERT_TRUE(write_number(range, k, 5000 + k));
+			ASSERT_TRUE(write_word(range, k * PAGE, 5000 + k));
 		EXPECT_EQ(0, misnumbered(self->fd, 1000, MANY));
-		for (k = 0; k < nr; k++)
-			ASSERT_TRUE(write_number(self->fd, first + k, 1));
+		for (k = first; k < first + nr; k++)
+			ASSERT_TRUE(write_word(self->fd, k * PAGE, 1));
 		for (k = 0; k < nr; k++)
 			EXPECT_EQ(k % 7 ? 1000 + first + k : 5000 + k,
-				  read_number(range, k));
-		for (k = 0; k < nr; k++)
-			ASSERT_TRUE(write_number(self->fd, first + k,
-						 1000 + first + k));
+				  read_word(range, k * PAGE));
+		for (k = first; k < first + nr; k++)
+			ASSERT_TRUE(write_word(self->fd, k * PAGE, 1000 + k));
 		EXPECT_EQ(0, misnumbered(self->fd, 1000, MANY));
 		close(range);
 	}
@@ -1343,10 +1194,10 @@ FIXTURE_SETUP(large)
 	self->pages = cow_param("pages");
 	self->fd = cow_create(TIB + 3 * PAGE, "large");
 	ASSERT_GE(self->fd, 0);
-	ASSERT_TRUE(write_page(self->fd, 1, '1'));
-	ASSERT_TRUE(write_page(self->fd, 3 * GIB / PAGE, '2'));
-	ASSERT_TRUE(write_page(self->fd, TIB / PAGE, '3'));
-	ASSERT_TRUE(write_page(self->fd, TIB / PAGE + 2, '4'));
+	ASSERT_EQ(PAGE, write_page(self->fd, 1, '1'));
+	ASSERT_EQ(PAGE, write_page(self->fd, 3 * GIB / PAGE, '2'));
+	ASSERT_EQ(PAGE, write_page(self->fd, TIB / PAGE, '3'));
+	ASSERT_EQ(PAGE, write_page(self->fd, TIB / PAGE + 2, '4'));
 }
 
 FIXTURE_TEARDOWN(large)
@@ -1366,8 +1217,8 @@ TEST_F(large, range_far_out)
 	EXPECT_TRUE(page_is(data, '3'));
 	EXPECT_TRUE(page_is(data + PAGE, 0));
 	EXPECT_TRUE(page_is(data + 2 * PAGE, '4'));
-	ASSERT_TRUE(write_page(range, 0, '!'));
-	ASSERT_TRUE(write_page(self->fd, TIB / PAGE + 2, '?'));
+	ASSERT_EQ(PAGE, write_page(range, 0, '!'));
+	ASSERT_EQ(PAGE, write_page(self->fd, TIB / PAGE + 2, '?'));
 	EXPECT_EQ('3', read_byte(self->fd, TIB));
 	EXPECT_EQ('4', read_byte(range, 2 * PAGE));
 	close(self->fd);
@@ -1470,11 +1321,6 @@ struct race {
 	unsigned long lost;
 };
 
-static _Atomic uint64_t *word(char *p, unsigned long index)
-{
-	return (_Atomic uint64_t *)(p + index * PAGE);
-}
-
 static void *race_write(void *data)
 {
 	struct race *race = data;
@@ -1484,8 +1330,9 @@ static void *race_write(void *data)
 		unsigned long n = race->round + 1;
 
 		for (i = 0; i < NR; i++) {
-			race->lost += atomic_load(word(race->p, i)) != n - 1;
-			atomic_store(word(race->p, i), n);
+			race->lost += atomic_load(page_word(race->p, i)) !=
+				      n - 1;
+			atomic_store(page_word(race->p, i), n);
 		}
 		race->round = n;
 	}
@@ -1495,11 +1342,11 @@ static void *race_write(void *data)
 /* Is it what the pages hold at some moment of some round? */
 static bool is_one_moment(int fd, unsigned long nr)
 {
-	uint64_t first = read_number(fd, 0), number, last = first;
+	uint64_t first = read_word(fd, 0), number, last = first;
 	unsigned long i;
 
 	for (i = 1; i < nr; i++) {
-		number = read_number(fd, i);
+		number = read_word(fd, i * PAGE);
 		if (number > last || number + 1 < first)
 			return false;
 		last = number;
@@ -1559,7 +1406,7 @@ FIXTURE_SETUP(bad)
 	ASSERT_GE(self->empty, 0);
 	self->p = cow_map(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	self->before = cow_stat(self->fd);
 	self->pages = cow_param("pages");
 	self->nodes = cow_param("nodes");
@@ -1570,14 +1417,6 @@ FIXTURE_TEARDOWN(bad)
 	close(self->fd);
 	close(self->odd);
 	close(self->empty);
-}
-
-static int next_fd(void)
-{
-	int fd = dup(0);
-
-	close(fd);
-	return fd;
 }
 
 /* On @fd, and nothing has been made or changed. */
@@ -1605,7 +1444,7 @@ static void fails_on(struct __test_metadata *_metadata, FIXTURE_DATA(bad) *self,
 	EXPECT_EQ(self->pages, cow_param("pages"));
 	EXPECT_EQ(self->nodes, cow_param("nodes"));
 	/* A forgotten snapshot would make this store copy. */
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
 	EXPECT_EQ(0, cow_stat(self->fd).reused);
 }

@@ -17,26 +17,13 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 /* Mappings go on beyond the end, so that buffers can grow under them. */
 #define MAX_NR		(2 * NR)
 #define MAX_SIZE	(MAX_NR * PAGE)
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
 
 /* Features of the module that a restore with @flags needs. */
 static uint64_t restore_features(uint32_t flags)
@@ -45,40 +32,10 @@ static uint64_t restore_features(uint32_t flags)
 	       (flags & COWMEM_IN_PLACE ? COWMEM_FEATURE_IN_PLACE : 0);
 }
 
-/* Those of @wanted that this module does not have, or -errno. */
-static int64_t missing_features(uint64_t wanted)
-{
-	struct cowmem_query arg = { .size = sizeof(arg) };
-	int dev = cow_open(), err = cow_ioctl(dev, COWMEM_QUERY, &arg);
-
-	close(dev);
-	return err ? err : wanted & ~arg.features;
-}
-
-#define REQUIRE(wanted) do {						\
-	int64_t _missing = missing_features(wanted);			\
-									\
-	ASSERT_GE(_missing, 0);						\
-	if (_missing)							\
-		SKIP(return, "not in this module: features %#llx",	\
-		     (unsigned long long)_missing);			\
-} while (0)
-
 #define PLAIN_AND_IN_PLACE(fixture)					\
 	FIXTURE_VARIANT(fixture) { uint32_t flags; };			\
 	FIXTURE_VARIANT_ADD(fixture, plain) { .flags = 0 };		\
 	FIXTURE_VARIANT_ADD(fixture, in_place) { .flags = COWMEM_IN_PLACE }
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
-static int load_signal(const char *p)
-{
-	return COW_TRY((void)*(volatile const char *)p);
-}
 
 /*
  * A buffer of whole pages, with a mapping and with what is to be in it: a page
@@ -270,23 +227,6 @@ static pid_t child_start(void)
 	return pid;
 }
 
-static bool child_stopped(pid_t pid)
-{
-	int status;
-
-	return waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status);
-}
-
-/* The value is its wait status. */
-static int child_finish(pid_t pid)
-{
-	int status = -1;
-
-	kill(pid, SIGCONT);
-	waitpid(pid, &status, 0);
-	return status;
-}
-
 /* It has the pages mapped at @p as they are @now, and is to see them as @then. */
 static pid_t start_viewer(const char *p, const struct buffer *now,
 			  const struct buffer *then)
@@ -369,7 +309,7 @@ FIXTURE_SETUP(family)
 {
 	struct buffer *buf = self->buf;
 
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_TRUE(buffer_create(&buf[ORIGIN], NR));
 	buffer_fill(&buf[ORIGIN], 'a', 3);
 	ASSERT_TRUE(buffer_snapshot(&buf[EARLIER], &buf[ORIGIN], 0));
@@ -499,7 +439,7 @@ PLAIN_AND_IN_PLACE(itself);
 
 FIXTURE_SETUP(itself)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_TRUE(buffer_create(&self->buf, NR));
 	buffer_fill(&self->buf, 'a', 3);
 	ASSERT_TRUE(buffer_snapshot(&self->snap, &self->buf, 0));
@@ -585,7 +525,7 @@ PLAIN_AND_IN_PLACE(range);
 
 FIXTURE_SETUP(range)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_TRUE(buffer_create(&self->buf, NR));
 	buffer_fill(&self->buf, 'a', 3);
 	ASSERT_TRUE(buffer_create(&self->longer, 2 * NR));
@@ -659,7 +599,7 @@ TEST_F(range, snapshot_of_one_goes_back_to_where_it_came_from)
 {
 	struct buffer snap;
 
-	REQUIRE(COWMEM_FEATURE_RANGE);
+	NEED(RANGE);
 	ASSERT_TRUE(buffer_snapshot_range(&snap, &self->buf, 0, 4, 6));
 	buffer_store_all(&self->buf, '0');
 	ASSERT_EQ(0, buffer_restore_range(&self->buf, 4, &snap, 0, 6,
@@ -677,7 +617,7 @@ TEST_F(range, clone_of_one_is_committed_to_where_it_came_from)
 {
 	struct buffer clone;
 
-	REQUIRE(COWMEM_FEATURE_RANGE);
+	NEED(RANGE);
 	ASSERT_TRUE(buffer_snapshot_range(&clone, &self->buf, COWMEM_WRITABLE,
 					  4, 6));
 	buffer_store(&clone, 1, '!');
@@ -694,7 +634,7 @@ TEST_F(range, clone_of_one_follows_its_origin)
 {
 	struct buffer clone;
 
-	REQUIRE(COWMEM_FEATURE_RANGE);
+	NEED(RANGE);
 	ASSERT_TRUE(buffer_snapshot_range(&clone, &self->buf, COWMEM_WRITABLE,
 					  4, 6));
 	buffer_store_all(&self->buf, '0');
@@ -710,7 +650,7 @@ TEST_F(range, snapshot_of_one_as_a_whole_gives_its_size)
 {
 	struct buffer snap;
 
-	REQUIRE(COWMEM_FEATURE_RANGE);
+	NEED(RANGE);
 	ASSERT_TRUE(buffer_snapshot_range(&snap, &self->buf, 0, 4, 6));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &snap, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
@@ -835,7 +775,7 @@ FIXTURE_VARIANT_ADD(wide, clone_in_place) {
 
 FIXTURE_SETUP(wide)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 }
 
 FIXTURE_TEARDOWN(wide)
@@ -931,7 +871,7 @@ PLAIN_AND_IN_PLACE(size);
 
 FIXTURE_SETUP(size)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_TRUE(buffer_create(&self->buf, NR));
 	buffer_fill(&self->buf, 'a', 3);
 }
@@ -1160,7 +1100,7 @@ PLAIN_AND_IN_PLACE(view);
 
 FIXTURE_SETUP(view)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_TRUE(buffer_create(&self->buf, NR));
 	buffer_fill(&self->buf, 'a', 3);
 	ASSERT_TRUE(buffer_snapshot(&self->snap, &self->buf, 0));
@@ -1524,14 +1464,6 @@ TEST_F(view, device_handle_can_be_either_side)
 	buffer_close(&snap);
 }
 
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
-}
-
 TEST_F(view, destination_need_not_be_readable_nor_the_source_writable)
 {
 	int writer = reopen(self->buf.fd, O_WRONLY);
@@ -1579,7 +1511,7 @@ PLAIN_AND_IN_PLACE(source);
 
 FIXTURE_SETUP(source)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_TRUE(buffer_create(&self->to, NR));
 	buffer_fill(&self->to, 'a', 3);
 	ASSERT_TRUE(buffer_snapshot(&self->from, &self->to, COWMEM_WRITABLE));
@@ -1699,7 +1631,7 @@ PLAIN_AND_IN_PLACE(held);
 
 FIXTURE_SETUP(held)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 	ASSERT_EQ(0, pipe(self->pipefd));
 	ASSERT_TRUE(buffer_create(&self->buf, NR));
 	buffer_fill(&self->buf, 'a', 3);
@@ -1710,29 +1642,11 @@ FIXTURE_SETUP(held)
 
 FIXTURE_TEARDOWN(held)
 {
-	close(self->pipefd[0]);
-	close(self->pipefd[1]);
+	pipe_close(self->pipefd);
 	buffer_close(&self->buf);
 	if (self->snap.fd >= 0)
 		buffer_close(&self->snap);
 	buffer_close(&self->other);
-}
-
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], const struct buffer *buf,
-		      unsigned long index)
-{
-	struct iovec iov = { buf->p + index * PAGE, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-/* The first page in the pipe, which the pipe then gives back. */
-static bool pipe_has(int pipefd[2], char value)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && page_is(data, value);
 }
 
 TEST_F(held, page_that_was_stored_to_keeps_its_place)
@@ -1740,8 +1654,8 @@ TEST_F(held, page_that_was_stored_to_keeps_its_place)
 	char data[PAGE];
 
 	buffer_store(&self->buf, 5, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->snap, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	EXPECT_TRUE(pipe_has(self->pipefd, 'f'));
@@ -1760,8 +1674,8 @@ TEST_F(held, page_that_was_stored_to_keeps_its_place)
 TEST_F(held, page_keeps_its_place_in_a_range_from_elsewhere)
 {
 	buffer_store(&self->buf, 5, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
 	ASSERT_EQ(0, buffer_restore_range(&self->buf, 4, &self->other, 8, 3,
 					  variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
@@ -1776,8 +1690,8 @@ TEST_F(held, page_keeps_its_place_in_a_range_from_elsewhere)
 TEST_F(held, page_keeps_its_place_where_the_source_has_a_hole)
 {
 	buffer_store(&self->buf, 3, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 3));
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 3));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 3 * PAGE));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 3 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->snap, variant->flags));
 	EXPECT_TRUE(mapping_ok(self->buf.p, &self->buf));
 	EXPECT_TRUE(file_ok(&self->buf));
@@ -1794,7 +1708,7 @@ TEST_F(held, page_keeps_its_place_each_time)
 
 	buffer_store(&self->buf, 5, '!');
 	for (i = 0; i < 8; i++)
-		ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
+		ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
 	for (i = 0; i < 4; i++) {
 		ASSERT_EQ(0, buffer_restore(&self->buf,
 					    i % 2 ? &self->snap : &self->other,
@@ -1813,7 +1727,7 @@ TEST_F(held, page_stays_with_the_buffer_at_a_later_snapshot)
 	struct buffer after;
 
 	buffer_store(&self->buf, 5, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->snap, variant->flags));
 	ASSERT_TRUE(buffer_snapshot(&after, &self->buf, 0));
 	buffer_store(&self->buf, 5, '?');
@@ -1830,7 +1744,7 @@ TEST_F(held, page_beyond_a_new_end_is_let_go)
 	ASSERT_TRUE(buffer_create(&small, 4));
 	buffer_fill(&small, 'A', 1);
 	buffer_store(&self->buf, 10, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 10));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 10 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &small, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	ASSERT_TRUE(buffer_resize(&self->buf, NR));
@@ -1845,8 +1759,8 @@ TEST_F(held, page_beyond_a_new_end_is_let_go)
 TEST_F(held, page_not_stored_to_since_the_snapshot_stays_as_it_was)
 {
 	buffer_close(&self->snap);
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->other, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	EXPECT_TRUE(pipe_has(self->pipefd, 'f'));
@@ -1859,8 +1773,8 @@ TEST_F(held, page_not_stored_to_since_the_snapshot_stays_as_it_was)
 TEST_F(held, page_of_a_live_source_stays_with_the_source)
 {
 	buffer_store(&self->other, 5, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->other, 5));
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->other, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->other.p + 5 * PAGE));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->other.p + 5 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->other, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	EXPECT_TRUE(buffer_ok(&self->other));
@@ -1879,8 +1793,8 @@ TEST_F(held, pages_of_both_stay_where_they_are)
 	ASSERT_EQ(0, pipe(other_pipe));
 	buffer_store(&self->buf, 5, '1');
 	buffer_store(&self->other, 5, '2');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->buf, 5));
-	ASSERT_TRUE(pipe_hold(other_pipe, &self->other, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->buf.p + 5 * PAGE));
+	ASSERT_TRUE(pipe_hold(other_pipe, self->other.p + 5 * PAGE));
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->other, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	EXPECT_TRUE(buffer_ok(&self->other));
@@ -1890,13 +1804,12 @@ TEST_F(held, pages_of_both_stay_where_they_are)
 	EXPECT_TRUE(buffer_ok(&self->other));
 	EXPECT_TRUE(pipe_has(self->pipefd, '3'));
 	EXPECT_TRUE(pipe_has(other_pipe, '4'));
-	close(other_pipe[0]);
-	close(other_pipe[1]);
+	pipe_close(other_pipe);
 }
 
 TEST_F(held, page_of_a_source_that_is_gone_stays_as_it_was)
 {
-	ASSERT_TRUE(pipe_hold(self->pipefd, &self->snap, 5));
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->snap.p + 5 * PAGE));
 	buffer_store(&self->buf, 5, '!');
 	ASSERT_EQ(0, buffer_restore(&self->buf, &self->snap, variant->flags));
 	buffer_close(&self->snap);
@@ -1910,10 +1823,10 @@ TEST_F(held, page_that_has_to_be_copied_at_the_limit_is_ENOSPC)
 {
 	struct buffer clone;
 
-	REQUIRE(COWMEM_FEATURE_LIMIT);
+	NEED(LIMIT);
 	ASSERT_TRUE(buffer_snapshot(&clone, &self->buf, COWMEM_WRITABLE));
 	buffer_store(&clone, 3, '!');
-	ASSERT_TRUE(pipe_hold(self->pipefd, &clone, 3));
+	ASSERT_TRUE(pipe_hold(self->pipefd, clone.p + 3 * PAGE));
 	ASSERT_EQ(0, cow_limit(self->buf.fd, PAGE));
 	EXPECT_EQ(-ENOSPC, buffer_restore(&self->buf, &clone, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
@@ -1998,11 +1911,9 @@ FIXTURE_SETUP(cost)
 	unsigned long i;
 	char local;
 
-	REQUIRE(COWMEM_FEATURE_RESTORE);
-	self->fd = cow_create(COST_SIZE, "cost");
+	NEED(RESTORE);
+	self->fd = cow_create_mapped(COST_SIZE, "cost", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, COST_SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 	for (i = 0; i < COST_NR; i++)
 		if (i != COST_HOLE)
 			memset(self->p + i * PAGE, cost_value(i), PAGE);
@@ -2031,7 +1942,7 @@ TEST_F(cost, pages_restored_in_place_are_stored_to_without_a_fault)
 	long before;
 	int i;
 
-	REQUIRE(COWMEM_FEATURE_IN_PLACE);
+	NEED(IN_PLACE);
 	memset(self->p, '!', 16 * PAGE);
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, cow_restore(self->fd, self->snap, COWMEM_IN_PLACE));
@@ -2048,7 +1959,7 @@ TEST_F(cost, range_restored_in_place_is_stored_to_without_a_fault)
 {
 	long before;
 
-	REQUIRE(COWMEM_FEATURE_IN_PLACE);
+	NEED(IN_PLACE);
 	memset(self->p, '!', 16 * PAGE);
 	ASSERT_EQ(0, cow_restore_range(self->fd, 4 * PAGE, self->snap, 4 * PAGE,
 				       8 * PAGE, COWMEM_IN_PLACE));
@@ -2131,7 +2042,7 @@ TEST_F(cost, restore_of_equal_buffers_revokes_nothing)
 
 TEST_F(cost, restore_of_equal_buffers_in_place_revokes_nothing)
 {
-	REQUIRE(COWMEM_FEATURE_IN_PLACE);
+	NEED(IN_PLACE);
 	expect_nothing_revoked(_metadata, self, COWMEM_IN_PLACE);
 }
 
@@ -2179,11 +2090,9 @@ FIXTURE_SETUP(rounds)
 {
 	unsigned long i;
 
-	REQUIRE(restore_features(variant->flags));
-	self->fd = cow_create(COST_SIZE, "rounds");
+	NEED_BITS(restore_features(variant->flags));
+	self->fd = cow_create_mapped(COST_SIZE, "rounds", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, COST_SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
 	for (i = 0; i < COST_NR; i++)
 		if (i != COST_HOLE)
 			memset(self->p + i * PAGE, cost_value(i), PAGE);
@@ -2230,14 +2139,6 @@ TEST_F(rounds, of_stores_and_restores_do_not_add_up)
 	EXPECT_TRUE(cost_restored(self->snap));
 }
 
-static double seconds_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
-
 /* The shortest of some restores of @nr pages, of which four were written. */
 static double restore_seconds(unsigned long nr, uint32_t flags)
 {
@@ -2270,7 +2171,7 @@ PLAIN_AND_IN_PLACE(seconds);
 
 FIXTURE_SETUP(seconds)
 {
-	REQUIRE(restore_features(variant->flags));
+	NEED_BITS(restore_features(variant->flags));
 }
 
 FIXTURE_TEARDOWN(seconds)
@@ -2307,8 +2208,8 @@ FIXTURE(errors)
 
 FIXTURE_SETUP(errors)
 {
-	REQUIRE(COWMEM_FEATURE_RESTORE);
-	self->in_place = !missing_features(COWMEM_FEATURE_IN_PLACE);
+	NEED(RESTORE);
+	self->in_place = !cow_missing(COWMEM_FEATURE_IN_PLACE);
 	ASSERT_TRUE(buffer_create(&self->to, NR));
 	buffer_fill(&self->to, 'a', 3);
 	ASSERT_TRUE(buffer_create(&self->from, NR));
@@ -2670,11 +2571,6 @@ TEST_F(errors, reserved_field_not_zero_is_EINVAL)
  * old content is gone before anybody sees the new.
  */
 
-static _Atomic uint64_t *word(char *map, unsigned long page)
-{
-	return (_Atomic uint64_t *)(map + page * PAGE);
-}
-
 static uint64_t later(uint64_t a, uint64_t b)
 {
 	return a > b ? a : b;
@@ -2704,7 +2600,7 @@ struct witness {
 static uint64_t witness_load(struct witness *witness, char *map,
 			     unsigned long page)
 {
-	uint64_t value = atomic_load(word(map, page));
+	uint64_t value = atomic_load(page_word(map, page));
 
 	if (!value) {
 		witness->gone = later(witness->gone, witness->at[page]);
@@ -2746,7 +2642,7 @@ static void race_store(struct race *race, struct witness *witness,
 	unsigned long ended = race->ended, begun = race->begun;
 	uint64_t found;
 
-	atomic_store(word(race->buf.p, page), value);
+	atomic_store(page_word(race->buf.p, page), value);
 	race->stored = value;
 	found = witness_load(witness, race->other, page);
 	if (begun == ended && begun == race->begun && found != value)
@@ -2821,8 +2717,8 @@ static int race_restorer(struct race *race, int rounds)
 /* As at the snapshot. */
 static bool race_is_over(char *map)
 {
-	return page_is(map + A * PAGE, 0) && !atomic_load(word(map, B)) &&
-	       atomic_load(word(map, B) + 1) == 1;
+	return page_is(map + A * PAGE, 0) && !atomic_load(page_word(map, B)) &&
+	       atomic_load(page_word(map, B) + 1) == 1;
 }
 
 TEST(nobody_sees_old_content_after_new_while_both_are_stored_to)
@@ -2830,10 +2726,10 @@ TEST(nobody_sees_old_content_after_new_while_both_are_stored_to)
 	pthread_t writer, observer;
 	struct race race = { };
 
-	REQUIRE(COWMEM_FEATURE_RESTORE);
+	NEED(RESTORE);
 	ASSERT_TRUE(buffer_create(&race.buf, NR));
 	/* In the snapshot A is a hole, B is not. */
-	atomic_store(word(race.buf.p, B) + 1, 1);
+	atomic_store(page_word(race.buf.p, B) + 1, 1);
 	ASSERT_TRUE(buffer_snapshot(&race.snap, &race.buf, 0));
 	race.other = cow_map(race.buf.fd, MAX_SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, race.other);
@@ -2881,7 +2777,7 @@ static void watch_pages(char *map, struct versions *versions, uint64_t *newest)
 
 	for (i = 0; i < NR; i++) {
 		page = (page + 5) % NR;
-		value = atomic_load(word(map, page));
+		value = atomic_load(page_word(map, page));
 		if (value < *newest)
 			versions->wrong++;
 		*newest = later(value, *newest);
@@ -2916,9 +2812,10 @@ static void watch_read(int fd, struct versions *versions)
 	if (pread(fd, data, SIZE, 0) != SIZE)
 		versions->wrong++;
 	for (i = 1; i < NR; i++)
-		if (*word((char *)data, i) < *word((char *)data, i - 1))
+		if (*page_word((char *)data, i) <
+		    *page_word((char *)data, i - 1))
 			versions->wrong++;
-	versions->newest = *word((char *)data, NR - 1);
+	versions->newest = *page_word((char *)data, NR - 1);
 }
 
 FIXTURE(versions)
@@ -2938,7 +2835,7 @@ FIXTURE_VARIANT_ADD(versions, read) { .watch = watch_read };
 
 FIXTURE_SETUP(versions)
 {
-	REQUIRE(COWMEM_FEATURE_RESTORE);
+	NEED(RESTORE);
 	ASSERT_TRUE(buffer_create(&self->to, NR));
 	ASSERT_TRUE(buffer_create(&self->from, NR));
 	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -2957,7 +2854,7 @@ static bool restore_version(FIXTURE_DATA(versions) *self, uint64_t n)
 	unsigned long i, until;
 
 	for (i = 0; i < NR; i++)
-		atomic_store(word(self->from.p, i), n);
+		atomic_store(page_word(self->from.p, i), n);
 	if (cow_restore(self->to.fd, self->from.fd, 0))
 		return false;
 	/* One pass may have begun before. */
@@ -3007,11 +2904,11 @@ static void *count_up(void *data)
 	uint64_t n;
 
 	for (n = 1; !count->stop; n++) {
-		if (atomic_load(word(map, A)) != n - 1 ||
-		    atomic_load(word(map, B)) != n - 1)
+		if (atomic_load(page_word(map, A)) != n - 1 ||
+		    atomic_load(page_word(map, B)) != n - 1)
 			count->foreign++;
-		atomic_store(word(map, A), n);
-		atomic_store(word(map, B), n);
+		atomic_store(page_word(map, A), n);
+		atomic_store(page_word(map, B), n);
 	}
 	return NULL;
 }
@@ -3019,18 +2916,18 @@ static void *count_up(void *data)
 /* Restore from the source, then let it go on. */
 static bool cut_is_consistent(struct count *count)
 {
-	uint64_t before = atomic_load(word(count->from.p, B)), a, b;
+	uint64_t before = atomic_load(page_word(count->from.p, B)), a, b;
 
 	if (cow_restore(count->to.fd, count->from.fd, 0))
 		return false;
-	a = atomic_load(word(count->to.p, A));
-	b = atomic_load(word(count->to.p, B));
-	atomic_store(word(count->to.p, A), UINT64_MAX);
-	while (atomic_load(word(count->from.p, B)) <= b)
+	a = atomic_load(page_word(count->to.p, A));
+	b = atomic_load(page_word(count->to.p, B));
+	atomic_store(page_word(count->to.p, A), UINT64_MAX);
+	while (atomic_load(page_word(count->from.p, B)) <= b)
 		sched_yield();
 	return b >= before && (a == b || a == b + 1) &&
-	       atomic_load(word(count->to.p, A)) == UINT64_MAX &&
-	       atomic_load(word(count->to.p, B)) == b;
+	       atomic_load(page_word(count->to.p, A)) == UINT64_MAX &&
+	       atomic_load(page_word(count->to.p, B)) == b;
 }
 
 TEST(source_is_cut_at_one_moment)
@@ -3039,7 +2936,7 @@ TEST(source_is_cut_at_one_moment)
 	pthread_t writer;
 	int i, bad = 0;
 
-	REQUIRE(COWMEM_FEATURE_RESTORE);
+	NEED(RESTORE);
 	ASSERT_TRUE(buffer_create(&count.to, NR));
 	ASSERT_TRUE(buffer_create(&count.from, NR));
 	ASSERT_EQ(0, pthread_create(&writer, NULL, count_up, &count));
@@ -3100,7 +2997,7 @@ TEST(no_snapshot_has_a_part_of_it)
 	int i, snap, bad = 0;
 	pthread_t thread;
 
-	REQUIRE(COWMEM_FEATURE_RESTORE);
+	NEED(RESTORE);
 	ASSERT_GE(restorer.to, 0);
 	ASSERT_GE(restorer.from[0], 0);
 	ASSERT_GE(restorer.from[1], 0);
@@ -3135,7 +3032,7 @@ TEST(two_buffers_become_each_other_at_the_same_time)
 	};
 	pthread_t threads[2];
 
-	REQUIRE(COWMEM_FEATURE_RESTORE);
+	NEED(RESTORE);
 	ASSERT_GE(x_snap, 0);
 	ASSERT_GE(y_snap, 0);
 	for (i = 0; i < 2; i++)

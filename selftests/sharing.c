@@ -10,29 +10,11 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
+#include "writers.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		8UL
 #define SIZE		(NR * PAGE)
-
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
 
 /*
  * A buffer, with a mapping and with what is to be in it: a page holds one
@@ -131,57 +113,12 @@ static bool buffers_ok(struct buffer *buf, unsigned int nr)
 	return true;
 }
 
-/*
- * Ways to write a page
- */
-
-static bool by_store(struct buffer *buf, unsigned long index, const char *data)
-{
-	memcpy(buf->p + index * PAGE, data, PAGE);
-	return true;
-}
-
-static bool by_write(struct buffer *buf, unsigned long index, const char *data)
-{
-	return pwrite(buf->fd, data, PAGE, index * PAGE) == PAGE;
-}
-
-static bool by_process_vm_writev(struct buffer *buf, unsigned long index,
-				 const char *data)
-{
-	struct iovec local = { (void *)data, PAGE };
-	struct iovec remote = { buf->p + index * PAGE, PAGE };
-
-	return process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == PAGE;
-}
-
-static bool by_proc_mem(struct buffer *buf, unsigned long index,
-			const char *data)
-{
-	int mem = open("/proc/self/mem", O_RDWR);
-	bool done = pwrite(mem, data, PAGE, (long)buf->p + index * PAGE) == PAGE;
-
-	close(mem);
-	return done;
-}
-
-static bool by_child(struct buffer *buf, unsigned long index, const char *data)
-{
-	return !CHILD(by_store(buf, index, data));
-}
-
-typedef bool (*write_fn)(struct buffer *buf, unsigned long index,
-			 const char *data);
-
 /* Fill a page, and the model with it. */
 static bool buffer_write(struct buffer *buf, unsigned long index, char value,
 			 write_fn by)
 {
-	char data[PAGE];
-
-	memset(data, value, PAGE);
 	buf->want[index] = value;
-	return by(buf, index, data);
+	return by(buf->fd, buf->p, index, value);
 }
 
 /*
@@ -339,39 +276,6 @@ TEST_F(one, child_sees_the_parent_and_the_other_way_round)
 	EXPECT_EQ(0, CHILD(_exit(self->buf.p[PAGE] != '?')));
 }
 
-static bool send_fd(int sock, int fd)
-{
-	char control[CMSG_SPACE(sizeof(fd))] = "", data = 0;
-	struct iovec iov = { &data, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	return sendmsg(sock, &msg, 0) == 1;
-}
-
-static int receive_fd(int sock)
-{
-	char control[CMSG_SPACE(sizeof(int))] = "", data;
-	struct iovec iov = { &data, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	int fd;
-
-	if (recvmsg(sock, &msg, 0) != 1 || !CMSG_FIRSTHDR(&msg))
-		return -1;
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	return fd;
-}
-
 /* In a process that has nothing of the buffer but a socket. */
 static bool check_passed_fd(int sock, char seen, char written)
 {
@@ -409,7 +313,7 @@ TEST_F(passed, process_maps_a_passed_fd)
 {
 	int status = -1;
 
-	ASSERT_TRUE(send_fd(self->sock[0], self->buf.fd));
+	ASSERT_EQ(0, send_fd(self->sock[0], self->buf.fd));
 	EXPECT_EQ(self->pid, waitpid(self->pid, &status, 0));
 	EXPECT_EQ(0, status);
 	EXPECT_EQ('!', self->buf.p[0]);
@@ -422,7 +326,7 @@ TEST_F(passed, fd_in_a_socket_keeps_the_buffer)
 
 	ASSERT_TRUE(buffer_snapshot(&clone, &self->buf, true));
 	fd = dup(clone.fd);
-	ASSERT_TRUE(send_fd(self->sock[0], clone.fd));
+	ASSERT_EQ(0, send_fd(self->sock[0], clone.fd));
 	buffer_close(&clone);
 	EXPECT_EQ(self->pid, waitpid(self->pid, &status, 0));
 	EXPECT_EQ(0, status);
@@ -568,29 +472,35 @@ FIXTURE_VARIANT(family)
 	int writer;
 };
 
-FIXTURE_VARIANT_ADD(family, store_to_origin) { by_store, ORIGIN };
-FIXTURE_VARIANT_ADD(family, store_to_clone) { by_store, CLONE };
-FIXTURE_VARIANT_ADD(family, store_to_clone_of_clone) { by_store, GRANDCLONE };
-FIXTURE_VARIANT_ADD(family, write_to_origin) { by_write, ORIGIN };
-FIXTURE_VARIANT_ADD(family, write_to_clone) { by_write, CLONE };
-FIXTURE_VARIANT_ADD(family, write_to_clone_of_clone) { by_write, GRANDCLONE };
+FIXTURE_VARIANT_ADD(family, store_to_origin) { write_store, ORIGIN };
+FIXTURE_VARIANT_ADD(family, store_to_clone) { write_store, CLONE };
+FIXTURE_VARIANT_ADD(family, store_to_clone_of_clone) {
+	write_store, GRANDCLONE,
+};
+FIXTURE_VARIANT_ADD(family, write_to_origin) { write_write, ORIGIN };
+FIXTURE_VARIANT_ADD(family, write_to_clone) { write_write, CLONE };
+FIXTURE_VARIANT_ADD(family, write_to_clone_of_clone) {
+	write_write, GRANDCLONE,
+};
 FIXTURE_VARIANT_ADD(family, process_vm_writev_to_origin) {
-	by_process_vm_writev, ORIGIN,
+	write_remote, ORIGIN,
 };
 FIXTURE_VARIANT_ADD(family, process_vm_writev_to_clone) {
-	by_process_vm_writev, CLONE,
+	write_remote, CLONE,
 };
 FIXTURE_VARIANT_ADD(family, process_vm_writev_to_clone_of_clone) {
-	by_process_vm_writev, GRANDCLONE,
+	write_remote, GRANDCLONE,
 };
-FIXTURE_VARIANT_ADD(family, proc_mem_to_origin) { by_proc_mem, ORIGIN };
-FIXTURE_VARIANT_ADD(family, proc_mem_to_clone) { by_proc_mem, CLONE };
+FIXTURE_VARIANT_ADD(family, proc_mem_to_origin) { write_proc_mem, ORIGIN };
+FIXTURE_VARIANT_ADD(family, proc_mem_to_clone) { write_proc_mem, CLONE };
 FIXTURE_VARIANT_ADD(family, proc_mem_to_clone_of_clone) {
-	by_proc_mem, GRANDCLONE,
+	write_proc_mem, GRANDCLONE,
 };
-FIXTURE_VARIANT_ADD(family, child_to_origin) { by_child, ORIGIN };
-FIXTURE_VARIANT_ADD(family, child_to_clone) { by_child, CLONE };
-FIXTURE_VARIANT_ADD(family, child_to_clone_of_clone) { by_child, GRANDCLONE };
+FIXTURE_VARIANT_ADD(family, child_to_origin) { write_child, ORIGIN };
+FIXTURE_VARIANT_ADD(family, child_to_clone) { write_child, CLONE };
+FIXTURE_VARIANT_ADD(family, child_to_clone_of_clone) {
+	write_child, GRANDCLONE,
+};
 
 FIXTURE_SETUP(family)
 {
@@ -640,8 +550,10 @@ TEST_F(family, nobody_else_sees_a_write_after_the_others_wrote)
 	int i;
 
 	for (i = 0; i < WRITABLE; i++) {
-		ASSERT_TRUE(buffer_write(&self->buf[i], i, '0' + i, by_store));
-		ASSERT_TRUE(buffer_write(&self->buf[i], 7, '4' + i, by_store));
+		ASSERT_TRUE(buffer_write(&self->buf[i], i, '0' + i,
+					 write_store));
+		ASSERT_TRUE(buffer_write(&self->buf[i], 7, '4' + i,
+					 write_store));
 	}
 	for (i = 0; i < NR; i += 2)
 		ASSERT_TRUE(buffer_write(writer, i, 'A' + i, variant->by));
@@ -722,7 +634,8 @@ TEST_F(progressive, each_has_its_own_page_and_no_other)
 
 	for (i = 0; i < NR; i++) {
 		n = variant->reverse ? NR - 1 - i : i;
-		ASSERT_TRUE(buffer_write(&self->clone[n], n, '0' + n, by_store));
+		ASSERT_TRUE(buffer_write(&self->clone[n], n, '0' + n,
+					 write_store));
 		EXPECT_TRUE(buffers_ok(self->clone, NR));
 	}
 	EXPECT_TRUE(buffer_ok(&self->origin));
@@ -736,7 +649,8 @@ TEST_F(progressive, every_page_of_every_clone)
 		for (i = 0; i < NR; i++)
 			ASSERT_TRUE(buffer_write(&self->clone[n],
 						 (n + i) % NR, n * NR + i,
-						 i % 2 ? by_store : by_write));
+						 i % 2 ? write_store :
+							 write_write));
 	EXPECT_TRUE(buffers_ok(self->clone, NR));
 	EXPECT_TRUE(buffer_ok(&self->origin));
 }
@@ -747,7 +661,8 @@ TEST_F(progressive, closed_one_by_one_the_rest_stay)
 
 	for (i = 0; i < NR; i++) {
 		n = variant->reverse ? NR - 1 - i : i;
-		ASSERT_TRUE(buffer_write(&self->clone[n], n, '0' + n, by_store));
+		ASSERT_TRUE(buffer_write(&self->clone[n], n, '0' + n,
+					 write_store));
 		buffer_close(&self->clone[n]);
 		EXPECT_TRUE(buffers_ok(self->clone, NR));
 		EXPECT_TRUE(buffer_ok(&self->origin));
@@ -774,7 +689,8 @@ TEST_F(progressive, snapshot_before_each_write_of_the_origin)
 
 	for (i = 0; i < NR; i++) {
 		ASSERT_TRUE(buffer_snapshot(&snap[i], &self->origin, false));
-		ASSERT_TRUE(buffer_write(&self->origin, i, '0' + i, by_store));
+		ASSERT_TRUE(buffer_write(&self->origin, i, '0' + i,
+					 write_store));
 	}
 	EXPECT_TRUE(buffers_ok(snap, NR));
 	EXPECT_TRUE(buffers_ok(self->clone, NR));
@@ -786,19 +702,6 @@ TEST_F(progressive, snapshot_before_each_write_of_the_origin)
  */
 
 #define NR_ORDERS	24
-
-/* Permutation number @n of 0, 1, 2, 3. */
-static void order_of(unsigned int n, unsigned int order[4])
-{
-	unsigned int left[4] = { 0, 1, 2, 3 }, i, k;
-
-	for (i = 0; i < 4; i++) {
-		k = n % (4 - i);
-		n /= 4 - i;
-		order[i] = left[k];
-		memmove(&left[k], &left[k + 1], (3 - k) * sizeof(left[0]));
-	}
-}
 
 FIXTURE(orders)
 {
@@ -812,27 +715,27 @@ FIXTURE_VARIANT(orders)
 	write_fn by;
 };
 
-FIXTURE_VARIANT_ADD(orders, fan) { .by = by_store };
-FIXTURE_VARIANT_ADD(orders, fan_written) { .by = by_write };
+FIXTURE_VARIANT_ADD(orders, fan) { .by = write_store };
+FIXTURE_VARIANT_ADD(orders, fan_written) { .by = write_write };
 FIXTURE_VARIANT_ADD(orders, fan_close_after_1) {
-	.close_after = 1, .by = by_store,
+	.close_after = 1, .by = write_store,
 };
 FIXTURE_VARIANT_ADD(orders, fan_close_after_2) {
-	.close_after = 2, .by = by_store,
+	.close_after = 2, .by = write_store,
 };
 FIXTURE_VARIANT_ADD(orders, fan_close_after_3) {
-	.close_after = 3, .by = by_store,
+	.close_after = 3, .by = write_store,
 };
-FIXTURE_VARIANT_ADD(orders, chain) { .chain = true, .by = by_store };
-FIXTURE_VARIANT_ADD(orders, chain_written) { .chain = true, .by = by_write };
+FIXTURE_VARIANT_ADD(orders, chain) { .chain = true, .by = write_store };
+FIXTURE_VARIANT_ADD(orders, chain_written) { .chain = true, .by = write_write };
 FIXTURE_VARIANT_ADD(orders, chain_close_after_1) {
-	.chain = true, .close_after = 1, .by = by_store,
+	.chain = true, .close_after = 1, .by = write_store,
 };
 FIXTURE_VARIANT_ADD(orders, chain_close_after_2) {
-	.chain = true, .close_after = 2, .by = by_store,
+	.chain = true, .close_after = 2, .by = write_store,
 };
 FIXTURE_VARIANT_ADD(orders, chain_close_after_3) {
-	.chain = true, .close_after = 3, .by = by_store,
+	.chain = true, .close_after = 3, .by = write_store,
 };
 
 FIXTURE_SETUP(orders)
@@ -890,7 +793,7 @@ TEST_F(orders, every_order_of_writers)
 	unsigned int n, i, order[4];
 
 	for (n = 0; n < NR_ORDERS; n++) {
-		order_of(n, order);
+		order_of(n, 4, order);
 		ASSERT_TRUE(orders_create(self->buf, variant->chain));
 		EXPECT_TRUE(orders_run(self->buf, order, variant))
 			TH_LOG("order %u %u %u %u", order[0], order[1],
@@ -912,10 +815,12 @@ FIXTURE_VARIANT(closing)
 	write_fn by;
 };
 
-FIXTURE_VARIANT_ADD(closing, fan) { .by = by_store };
-FIXTURE_VARIANT_ADD(closing, fan_written) { .by = by_write };
-FIXTURE_VARIANT_ADD(closing, chain) { .chain = true, .by = by_store };
-FIXTURE_VARIANT_ADD(closing, chain_written) { .chain = true, .by = by_write };
+FIXTURE_VARIANT_ADD(closing, fan) { .by = write_store };
+FIXTURE_VARIANT_ADD(closing, fan_written) { .by = write_write };
+FIXTURE_VARIANT_ADD(closing, chain) { .chain = true, .by = write_store };
+FIXTURE_VARIANT_ADD(closing, chain_written) {
+	.chain = true, .by = write_write,
+};
 
 FIXTURE_SETUP(closing)
 {
@@ -931,7 +836,7 @@ TEST_F(closing, every_order_leaves_the_rest_and_in_the_end_nothing)
 	unsigned int n, i, order[4];
 
 	for (n = 0; n < NR_ORDERS; n++) {
-		order_of(n, order);
+		order_of(n, 4, order);
 		ASSERT_TRUE(orders_create(self->buf, variant->chain));
 		for (i = 0; i < 4; i++)
 			ASSERT_TRUE(orders_write(self->buf, i, variant->by));

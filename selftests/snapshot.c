@@ -11,133 +11,34 @@
 
 #include "common.h"
 #include "kselftest_harness.h"
+#include "util.h"
+#include "writers.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 
-/* Run @statement in a child process; the value is its wait status. */
-#define CHILD(statement) ({						\
-	int _status = -1;						\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	waitpid(_pid, &_status, 0);					\
-	_status;							\
-})
-
-/* Is every byte of the page @value? */
-static bool page_is(const char *page, char value)
-{
-	return page[0] == value && !memcmp(page, page + 1, PAGE - 1);
-}
-
-/* What fill_pages() writes to a page. */
-static char value_of(unsigned long index)
-{
-	return 'a' + index;
-}
-
-static void fill_pages(char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		memset(p + i * PAGE, value_of(i), PAGE);
-}
-
-/* Is the memory at @p what fill_pages() makes of it? */
-static bool pages_filled(const char *p)
-{
-	unsigned long i;
-
-	for (i = 0; i < NR; i++)
-		if (!page_is(p + i * PAGE, value_of(i)))
-			return false;
-	return true;
-}
-
-/* The same, read from the file, which maps nothing. */
+/* Has it what fill_pages() writes?  By read(), which maps nothing. */
 static bool file_filled(int fd)
 {
 	char data[SIZE];
 
-	return pread(fd, data, SIZE, 0) == SIZE && pages_filled(data);
+	return pread(fd, data, SIZE, 0) == SIZE && pages_filled(data, 0, NR);
 }
 
-/* @fd has it, by read() and in a mapping made just now. */
+/* The same, by read() and in a mapping made just now. */
 static bool buffer_filled(int fd)
 {
 	char *p = cow_map(fd, SIZE, PROT_READ);
-	bool filled = p != MAP_FAILED && file_filled(fd) && pages_filled(p);
+	bool filled = p != MAP_FAILED && file_filled(fd) &&
+		      pages_filled(p, 0, NR);
 
 	munmap(p, SIZE);
 	return filled;
 }
 
-static bool write_byte(int fd, off_t offset, char value)
-{
-	return pwrite(fd, &value, 1, offset) == 1;
-}
-
-static int read_byte(int fd, off_t offset)
-{
-	unsigned char value;
-
-	return pread(fd, &value, 1, offset) == 1 ? value : -1;
-}
-
-static unsigned long resident_pages(int fd)
-{
-	return cow_stat(fd).resident / PAGE;
-}
-
 /*
- * Ways to write a page of the buffer @fd, that is mapped at @p
+ * More ways to write a page
  */
-
-static bool write_store(int fd, char *p, unsigned long index, char value)
-{
-	memset(p + index * PAGE, value, PAGE);
-	return true;
-}
-
-static bool write_write(int fd, char *p, unsigned long index, char value)
-{
-	char data[PAGE];
-
-	memset(data, value, PAGE);
-	return pwrite(fd, data, PAGE, index * PAGE) == PAGE;
-}
-
-static bool write_remote(int fd, char *p, unsigned long index, char value)
-{
-	char data[PAGE];
-	struct iovec local = { data, PAGE }, remote = { p + index * PAGE, PAGE };
-
-	memset(data, value, PAGE);
-	return process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == PAGE;
-}
-
-static bool write_proc_mem(int fd, char *p, unsigned long index, char value)
-{
-	int mem = open("/proc/self/mem", O_RDWR);
-	char data[PAGE];
-	bool done;
-
-	memset(data, value, PAGE);
-	done = pwrite(mem, data, PAGE, (long)p + index * PAGE) == PAGE;
-	close(mem);
-	return done;
-}
-
-static bool write_child(int fd, char *p, unsigned long index, char value)
-{
-	return !CHILD(write_store(fd, p, index, value));
-}
 
 static bool write_child_write(int fd, char *p, unsigned long index, char value)
 {
@@ -175,8 +76,7 @@ static bool write_read(int fd, char *p, unsigned long index, char value)
 	memset(data, value, PAGE);
 	done = write(pipefd[1], data, PAGE) == PAGE &&
 	       read(pipefd[0], p + index * PAGE, PAGE) == PAGE;
-	close(pipefd[0]);
-	close(pipefd[1]);
+	pipe_close(pipefd);
 	return done;
 }
 
@@ -192,8 +92,7 @@ static bool write_splice(int fd, char *p, unsigned long index, char value)
 	memset(data, value, PAGE);
 	done = write(pipefd[1], data, PAGE) == PAGE &&
 	       splice(pipefd[0], NULL, fd, &offset, PAGE, 0) == PAGE;
-	close(pipefd[0]);
-	close(pipefd[1]);
+	pipe_close(pipefd);
 	return done;
 }
 
@@ -229,7 +128,7 @@ FIXTURE(written)
 
 FIXTURE_VARIANT(written)
 {
-	bool (*by)(int fd, char *p, unsigned long index, char value);
+	write_fn by;
 };
 
 FIXTURE_VARIANT_ADD(written, store) { .by = write_store };
@@ -246,11 +145,9 @@ FIXTURE_VARIANT_ADD(written, splice) { .by = write_splice };
 
 FIXTURE_SETUP(written)
 {
-	self->fd = cow_create(SIZE, "written");
+	self->fd = cow_create_mapped(SIZE, "written", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(written)
@@ -269,7 +166,7 @@ TEST_F(written, frozen_stays_as_it_was)
 	ASSERT_NE(MAP_FAILED, q);
 	for (i = 0; i < NR; i += 3)
 		ASSERT_TRUE(variant->by(self->fd, self->p, i, '!'));
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(buffer_filled(snap));
 	for (i = 0; i < NR; i++)
 		EXPECT_TRUE(page_is(self->p + i * PAGE,
@@ -284,12 +181,12 @@ TEST_F(written, frozen_that_was_read_stays_as_it_was)
 	ASSERT_GE(snap, 0);
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_TRUE(variant->by(self->fd, self->p, 7, '1'));
 	ASSERT_TRUE(variant->by(self->fd, self->p, 7, '2'));
 	EXPECT_TRUE(page_is(self->p + 7 * PAGE, '2'));
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(file_filled(snap));
 }
 
@@ -354,7 +251,7 @@ FIXTURE_SETUP(snapshot)
 	ASSERT_GE(self->fd, 0);
 	self->p = cow_map(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 }
 
 FIXTURE_TEARDOWN(snapshot)
@@ -384,7 +281,7 @@ TEST_F(snapshot, origin_outlives_its_snapshots)
 	close(snap);
 	ASSERT_TRUE(write_byte(clone, 0, '!'));
 	close(clone);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_TRUE(file_filled(self->fd));
 }
 
@@ -412,8 +309,8 @@ TEST_F(snapshot, frozen_cannot_be_written)
 	ASSERT_NE(MAP_FAILED, r);
 	memset(r, '!', SIZE);
 	EXPECT_TRUE(write_proc_mem(snap, r, 0, '?'));
-	EXPECT_TRUE(pages_filled(q));
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 }
 
 TEST_F(snapshot, has_the_given_name)
@@ -528,11 +425,9 @@ FIXTURE_SETUP(many)
 {
 	char *p;
 
-	self->fd = cow_create(SIZE, "many");
+	self->fd = cow_create_mapped(SIZE, "many", &p);
 	ASSERT_GE(self->fd, 0);
-	p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, p);
-	fill_pages(p);
+	fill_pages(p, NR);
 	munmap(p, SIZE);
 }
 
@@ -663,7 +558,7 @@ FIXTURE_SETUP(shape)
 
 	self->fd = cow_create(SIZE, "shape");
 	ASSERT_GE(self->fd, 0);
-	fill_pages(data);
+	fill_pages(data, NR);
 	ASSERT_EQ(SIZE, pwrite(self->fd, data, SIZE, 0));
 }
 
@@ -806,7 +701,7 @@ TEST_F(shape, holes_stay_holes)
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
 	EXPECT_TRUE(page_is(q, 0));
-	fill_pages(p);
+	fill_pages(p, NR);
 	EXPECT_TRUE(page_is(q, 0));
 	EXPECT_TRUE(page_is(q + 5 * PAGE, 0));
 	EXPECT_EQ('!', q[4 * PAGE]);
@@ -872,15 +767,6 @@ static struct counts counts_since(int fd, struct counts old)
 	};
 }
 
-/* Exceptions that a store takes, as the kernel counts them for this thread. */
-static __attribute__((noinline)) long faults_of_store(char *p, char value)
-{
-	long before = cow_minor_faults();
-
-	*(volatile char *)p = value;
-	return cow_minor_faults() - before;
-}
-
 FIXTURE(cost)
 {
 	int fd;
@@ -905,19 +791,17 @@ FIXTURE_SETUP(cost)
 {
 	char local;
 
-	self->fd = cow_create(SIZE, "cost");
+	self->fd = cow_create_mapped(SIZE, "cost", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	self->snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(self->snap, 0);
 	if (variant->mapped)
-		ASSERT_TRUE(pages_filled(self->p));
+		ASSERT_TRUE(pages_filled(self->p, 0, NR));
 	if (variant->snap_mapped) {
 		self->q = cow_map(self->snap, SIZE, PROT_READ);
 		ASSERT_NE(MAP_FAILED, self->q);
-		ASSERT_TRUE(pages_filled(self->q));
+		ASSERT_TRUE(pages_filled(self->q, 0, NR));
 	}
 	/* Faults of the measuring itself. */
 	faults_of_store(&local, 0);
@@ -1019,7 +903,7 @@ TEST_F(cost, two_mappings_make_one_copy)
 
 	ASSERT_NE(MAP_FAILED, q);
 	if (variant->mapped)
-		EXPECT_TRUE(pages_filled(q));
+		EXPECT_TRUE(pages_filled(q, 0, NR));
 	self->before = counts_now(self->fd);
 	EXPECT_EQ(1, faults_of_store(self->p + 5 * PAGE, '1'));
 	EXPECT_EQ(1, faults_of_store(q + 5 * PAGE + 1, '2'));
@@ -1057,7 +941,7 @@ TEST_F(cost, clone_copies_for_itself)
 	EXPECT_EQ(1, since.copied);
 	EXPECT_EQ(1, since.pages);
 	EXPECT_EQ(0, counts_since(self->fd, self->before).copied);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_TRUE(file_filled(self->snap));
 }
 
@@ -1076,12 +960,12 @@ TEST_F(cost, each_snapshot_costs_a_copy_again)
 TEST_F(cost, page_that_is_not_written_stays_mapped_across_snapshots)
 {
 	ASSERT_GE(cow_snapshot(self->fd, 0), 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_EQ(variant->mapped ? 0 : NR,
 		  counts_since(self->fd, self->before).faults);
 	ASSERT_GE(cow_snapshot(self->fd, 0), 0);
 	self->before = counts_now(self->fd);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	EXPECT_EQ(0, counts_since(self->fd, self->before).faults);
 }
 
@@ -1136,7 +1020,7 @@ TEST_F(cost, mapping_of_a_closed_snapshot_still_shares)
 	EXPECT_EQ(1, since.copied);
 	EXPECT_EQ(0, since.reused);
 	EXPECT_EQ(0, since.held);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 }
 
 TEST_F(cost, clone_that_outlives_all_others_stores_without_a_copy)
@@ -1148,13 +1032,13 @@ TEST_F(cost, clone_that_outlives_all_others_stores_without_a_copy)
 	ASSERT_GE(clone, 0);
 	r = cow_map(clone, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, r);
-	EXPECT_TRUE(pages_filled(r));
+	EXPECT_TRUE(pages_filled(r, 0, NR));
 	drop_snapshot(self);
 	munmap(self->p, SIZE);
 	close(self->fd);
 	self->fd = clone;
 	self->before = counts_now(clone);
-	fill_pages(r);
+	fill_pages(r, NR);
 	since = counts_since(clone, self->before);
 	EXPECT_EQ(NR, since.faults);
 	EXPECT_EQ(0, since.copied);
@@ -1165,14 +1049,6 @@ TEST_F(cost, clone_that_outlives_all_others_stores_without_a_copy)
 /*
  * What a snapshot costs
  */
-
-static double seconds_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
 
 /* A buffer with @nr pages of data, and nothing written since a snapshot. */
 static int clean_buffer(unsigned long nr)
@@ -1246,7 +1122,7 @@ TEST(snapshot_of_a_written_buffer_allocates_no_page_and_no_node)
 	ASSERT_GE(fd, 0);
 	p = cow_map(fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, p);
-	fill_pages(p);
+	fill_pages(p, NR);
 	pages = cow_param("pages");
 	nodes = cow_param("nodes");
 	snap = cow_snapshot(fd, 0);
@@ -1269,11 +1145,9 @@ FIXTURE(held)
 
 FIXTURE_SETUP(held)
 {
-	self->fd = cow_create(SIZE, "held");
+	self->fd = cow_create_mapped(SIZE, "held", &self->p);
 	ASSERT_GE(self->fd, 0);
-	self->p = cow_map(self->fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->p);
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	ASSERT_EQ(0, pipe(self->pipefd));
 	self->pages = cow_param("pages");
 }
@@ -1281,21 +1155,6 @@ FIXTURE_SETUP(held)
 FIXTURE_TEARDOWN(held)
 {
 	close(self->fd);
-}
-
-/* Let the pipe hold the page itself, not a copy. */
-static bool pipe_hold(int pipefd[2], char *page)
-{
-	struct iovec iov = { page, PAGE };
-
-	return vmsplice(pipefd[1], &iov, 1, 0) == PAGE;
-}
-
-static bool pipe_has(int pipefd[2], char value)
-{
-	char data[PAGE];
-
-	return read(pipefd[0], data, PAGE) == PAGE && page_is(data, value);
 }
 
 TEST_F(held, page_of_a_gone_snapshot_is_not_reused)
@@ -1401,12 +1260,12 @@ TEST_F(held, page_held_before_a_snapshot_stays_with_the_live_buffer)
 	ASSERT_GE(snap, 0);
 	q = cow_map(snap, SIZE, PROT_READ);
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_EQ(self->pages + 1, cow_param("pages"));
 
 	memset(self->p + 3 * PAGE, '!', PAGE);
 	EXPECT_EQ(self->pages + 1, cow_param("pages"));
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	EXPECT_TRUE(file_filled(snap));
 	EXPECT_TRUE(pipe_has(self->pipefd, '!'));
 }
@@ -1446,7 +1305,7 @@ TEST_F(held, locked_memory_is_not_held)
 	ASSERT_NE(MAP_FAILED, q);
 	if (mlock(self->p, SIZE) || mlock(q, SIZE))
 		SKIP(return, "mlock: %s", strerror(errno));
-	fill_pages(q);
+	fill_pages(q, NR);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(self->pages, cow_param("pages"));
@@ -1478,7 +1337,7 @@ TEST_F(snapshot, store_after_mprotect_and_a_load)
 	ASSERT_EQ(0, mprotect(self->p, SIZE, PROT_READ));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_EQ(0, mprotect(self->p, SIZE, RW));
 	memset(self->p, '!', SIZE);
 	EXPECT_TRUE(buffer_filled(snap));
@@ -1517,19 +1376,11 @@ TEST_F(snapshot, store_after_clearing_soft_dirty)
 		SKIP(return, "no soft-dirty in this kernel");
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	ASSERT_EQ(1, write(refs, "4", 1));
 	memset(self->p, '!', SIZE);
 	EXPECT_TRUE(buffer_filled(snap));
 	close(refs);
-}
-
-static char *moved(char *p, size_t length)
-{
-	char *to = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-			-1, 0);
-
-	return mremap(p, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
 TEST_F(snapshot, store_through_a_mapping_moved_before)
@@ -1550,7 +1401,7 @@ TEST_F(snapshot, store_through_a_mapping_moved_after)
 	char *q;
 
 	ASSERT_GE(snap, 0);
-	EXPECT_TRUE(pages_filled(self->p));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 	q = moved(self->p, SIZE);
 	ASSERT_NE(MAP_FAILED, q);
 	memset(q, '!', SIZE);
@@ -1618,7 +1469,7 @@ static pid_t start_writer(char *p)
 		waitpid(pid, &status, WUNTRACED);
 		return WIFSTOPPED(status) ? pid : -1;
 	}
-	fill_pages(p);
+	fill_pages(p, NR);
 	raise(SIGSTOP);
 	memset(p, '!', SIZE);
 	_exit(0);
@@ -1672,7 +1523,7 @@ TEST_F(snapshot, store_by_a_child_that_took_it)
 		_exit(snap >= 0 && file_filled(snap) ? 0 : 1);
 	}));
 	EXPECT_TRUE(page_is(self->p, '!'));
-	fill_pages(self->p);
+	fill_pages(self->p, NR);
 	EXPECT_EQ(NR, cow_stat(self->fd).copied);
 }
 
@@ -1685,7 +1536,7 @@ TEST_F(snapshot, store_through_a_mapping_whose_handle_is_closed)
 	q = cow_map(file, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, q);
 	close(file);
-	fill_pages(q);
+	fill_pages(q, NR);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	memset(q, '!', SIZE);
@@ -1699,7 +1550,7 @@ TEST_F(snapshot, private_mapping_follows_across_it)
 	int snap;
 
 	ASSERT_NE(MAP_FAILED, q);
-	EXPECT_TRUE(pages_filled(q));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
 	q[0] = '1';
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
@@ -1838,10 +1689,8 @@ FIXTURE_VARIANT_ADD(race, snapshot) { .disturb = disturb_snapshot };
 
 FIXTURE_SETUP(race)
 {
-	self->race.fd = cow_create(SIZE, "race");
+	self->race.fd = cow_create_mapped(SIZE, "race", &self->race.p);
 	ASSERT_GE(self->race.fd, 0);
-	self->race.p = cow_map(self->race.fd, SIZE, RW);
-	ASSERT_NE(MAP_FAILED, self->race.p);
 	self->race.disturb = variant->disturb;
 	ASSERT_EQ(0, pthread_create(&self->writer, NULL, race_write,
 				    &self->race));

@@ -27,7 +27,6 @@
  */
 #include <pthread.h>
 #include <stdatomic.h>
-#include <linux/fs.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 
@@ -238,25 +237,6 @@ static uint64_t checksum(char *map)
 	return sum;
 }
 
-static void dedupe(int src, int dst, uint64_t offset, uint64_t length)
-{
-	union {
-		struct file_dedupe_range range;
-		char space[sizeof(struct file_dedupe_range) +
-			   sizeof(struct file_dedupe_range_info)];
-	} arg = {
-		.range = {
-			.src_offset = offset,
-			.src_length = length,
-			.dest_count = 1,
-		},
-	};
-
-	arg.range.info[0].dest_fd = dst;
-	arg.range.info[0].dest_offset = offset;
-	ioctl(src, FIDEDUPERANGE, &arg);
-}
-
 /*
  * One buffer and its copy, which shares with it what they have in common.  The
  * spare pages are not part of the area; all else may be done to them.
@@ -264,27 +244,21 @@ static void dedupe(int src, int dst, uint64_t offset, uint64_t length)
 static void meddle(int fd, int copy, size_t length, unsigned int what)
 {
 	struct cowmem_extent extents[16];
-	struct file_clone_range clone = {
-		.src_fd = fd,
-		.src_offset = PAGE,
-		.src_length = length - PAGE,
-		.dest_offset = PAGE,
-	};
 	uint64_t cursor = 0;
 
 	switch (what % 8) {
 	case 0:
-		ioctl(copy, FICLONERANGE, &clone);
+		cow_clone_range(copy, PAGE, fd, PAGE, length - PAGE);
 		break;
 	case 1:
 		while (cow_diff(fd, copy, extents, 16, &cursor) > 0 && cursor != UINT64_MAX)
 			;
 		break;
 	case 2:
-		dedupe(copy, fd, 0, length);
+		cow_dedupe(fd, 0, copy, 0, length);
 		break;
 	case 3:
-		dedupe(fd, copy, 0, length);
+		cow_dedupe(copy, 0, fd, 0, length);
 		break;
 	case 4:
 		fallocate(fd, FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE, 0, length);
@@ -301,9 +275,6 @@ static void meddle(int fd, int copy, size_t length, unsigned int what)
 		break;
 	}
 }
-
-static unsigned int order_violations(char *map);
-static unsigned int chain_violations(char *map);
 
 static void meddler(const struct area *area, struct shared *shared)
 {

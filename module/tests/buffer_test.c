@@ -7,80 +7,22 @@
  * get_page() stands for here.
  */
 #include <kunit/test.h>
-#include <linux/err.h>
 #include <linux/highmem.h>
 #include <linux/module.h>
 #include <linux/string.h>
 
-#include "buffer.h"
-#include "fs.h"
-#include "page.h"
-#include "snapshot.h"
+#include "fixture.h"
 
 #define NR_PAGES	(4 * COWMEM_NODE_SLOTS)
 
-struct fixture {
-	struct vfsmount *mnt;
-	struct cowmem_buffer *buf;
-	struct cowmem_buffer *snap;	/* or NULL */
-	unsigned long nr_nodes;		/* before the test */
-};
-
 static int buffer_test_init(struct kunit *test)
 {
-	struct fixture *f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
-
-	KUNIT_ASSERT_NOT_NULL(test, f);
-	f->nr_nodes = cowmem_nodes();
-	f->mnt = cowmem_fs_pin();
-	if (IS_ERR(f->mnt))
-		return PTR_ERR(f->mnt);
-	f->buf = cowmem_fs_buffer(f->mnt, NULL);
-	if (IS_ERR(f->buf)) {
-		cowmem_fs_unpin();
-		return PTR_ERR(f->buf);
-	}
-	test->priv = f;
-	return cowmem_buffer_set_size(f->buf, NR_PAGES << PAGE_SHIFT);
-}
-
-static void put_snapshot(struct fixture *f)
-{
-	if (f->snap)
-		iput(&f->snap->inode);
-	f->snap = NULL;
+	return fixture_init(test, NR_PAGES << PAGE_SHIFT);
 }
 
 static void buffer_test_exit(struct kunit *test)
 {
-	struct fixture *f = test->priv;
-
-	if (!f)
-		return;
-	put_snapshot(f);
-	iput(&f->buf->inode);
-	cowmem_fs_unpin();
-	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
-	KUNIT_EXPECT_EQ(test, cowmem_nodes(), f->nr_nodes);
-}
-
-static int take_shot(struct fixture *f)
-{
-	struct cowmem_shot shot = { .buf = f->buf, .snapshot = f->snap };
-
-	return cowmem_snapshot_take(&shot, 1);
-}
-
-static void take_snapshot(struct kunit *test)
-{
-	struct fixture *f = test->priv;
-
-	f->snap = cowmem_fs_buffer(f->mnt, f->buf);
-	if (IS_ERR(f->snap))
-		f->snap = NULL;
-	KUNIT_ASSERT_NOT_NULL(test, f->snap);
-	KUNIT_ASSERT_EQ(test, take_shot(f), 0);
-	f->snap->frozen = true;
+	fixture_exit(test, 0);
 }
 
 static int try_own(struct kunit *test, pgoff_t index, struct page *known,

@@ -7,61 +7,24 @@
  * test: so its exit waits for the counts to become what they were.
  */
 #include <kunit/test.h>
-#include <linux/delay.h>
-#include <linux/err.h>
 #include <linux/file.h>
 #include <linux/mman.h>
 #include <linux/module.h>
 #include <linux/uaccess.h>
 
-#include "buffer.h"
-#include "fs.h"
-#include "page.h"
-#include "snapshot.h"
+#include "fixture.h"
 
 #define NR_PAGES	8
 #define NR_BYTES	(NR_PAGES * PAGE_SIZE)
 
-struct fixture {
-	struct vfsmount *mnt;
-	struct cowmem_buffer *buf;
-	struct cowmem_buffer *snap;	/* or NULL */
-	unsigned long nr_nodes;		/* before the test */
-};
-
 static int vm_test_init(struct kunit *test)
 {
-	struct fixture *f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
-
-	KUNIT_ASSERT_NOT_NULL(test, f);
-	f->nr_nodes = cowmem_nodes();
-	f->mnt = cowmem_fs_pin();
-	if (IS_ERR(f->mnt))
-		return PTR_ERR(f->mnt);
-	f->buf = cowmem_fs_buffer(f->mnt, NULL);
-	if (IS_ERR(f->buf)) {
-		cowmem_fs_unpin();
-		return PTR_ERR(f->buf);
-	}
-	test->priv = f;
-	return cowmem_buffer_set_size(f->buf, NR_BYTES);
+	return fixture_init(test, NR_BYTES);
 }
 
 static void vm_test_exit(struct kunit *test)
 {
-	struct fixture *f = test->priv;
-	int tries = 500;
-
-	if (!f)
-		return;
-	if (f->snap)
-		iput(&f->snap->inode);
-	iput(&f->buf->inode);
-	cowmem_fs_unpin();
-	while (tries-- && (cowmem_pages() || cowmem_nodes() != f->nr_nodes))
-		msleep(20);
-	KUNIT_EXPECT_EQ(test, cowmem_pages(), 0UL);
-	KUNIT_EXPECT_EQ(test, cowmem_nodes(), f->nr_nodes);
+	fixture_exit(test, 500);
 }
 
 /* Two pages more than the buffer has, so that there is something beyond it. */
@@ -95,24 +58,12 @@ static unsigned long map_private(struct kunit *test)
 	return map(test, f->buf, O_RDWR, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 }
 
-static int take_shot(struct fixture *f)
-{
-	struct cowmem_shot shot = { .buf = f->buf, .snapshot = f->snap };
-
-	return cowmem_snapshot_take(&shot, 1);
-}
-
 /* Of the buffer as it is now, and only to be read. */
 static unsigned long map_snapshot(struct kunit *test)
 {
 	struct fixture *f = test->priv;
 
-	f->snap = cowmem_fs_buffer(f->mnt, f->buf);
-	if (IS_ERR(f->snap))
-		f->snap = NULL;
-	KUNIT_ASSERT_NOT_NULL(test, f->snap);
-	KUNIT_ASSERT_EQ(test, take_shot(f), 0);
-	f->snap->frozen = true;
+	take_snapshot(test);
 	return map(test, f->snap, O_RDONLY, PROT_READ, MAP_SHARED);
 }
 
