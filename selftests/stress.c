@@ -505,7 +505,7 @@ TEST_F_TIMEOUT(cut, snapshots_are_consistent_and_immutable, 900)
 	struct counts counts;
 	int status;
 
-	counts = take_snapshots(&self->area, snapshots_wanted(150));
+	counts = take_snapshots(&self->area, snapshots_wanted(200));
 	self->shared->stop = true;
 	for (unsigned int i = 0; i < self->nr_threads; i++) {
 		if (!variant->processes) {
@@ -666,7 +666,7 @@ FIXTURE_TEARDOWN(clones)
 
 TEST_F_TIMEOUT(clones, are_isolated_while_both_write, 900)
 {
-	struct race race = { .rounds = snapshots_wanted(150) };
+	struct race race = { .rounds = snapshots_wanted(200) };
 	pthread_t writer;
 
 	race.sides[ORIGIN].fd = self->fd;
