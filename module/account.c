@@ -78,6 +78,12 @@ void cowmem_account_uncharge(struct cowmem_account *account)
 	pages_dec(account);
 }
 
+unsigned long cowmem_account_pages(const struct cowmem_account *account)
+{
+	/* There is one more while there are buffers. */
+	return atomic_long_read(&account->pages) - 1;
+}
+
 unsigned long cowmem_pages(void)
 {
 	return atomic_long_read(&nr_pages);

@@ -18,7 +18,7 @@
  * @buffers: how many buffers count for it
  * @pages: pages that count for it, and one more while there are buffers: who
  *	takes the last away frees it
- * @limit: bytes of pages that it may have; U64_MAX: no limit
+ * @limit: bytes of pages that it may have; U64_MAX: any
  * @id: never used twice while the module is loaded; constant
  * @uid: who may set @limit; constant
  */
@@ -76,6 +76,15 @@ bool cowmem_account_charge(struct cowmem_account *account);
  * Context: any.
  */
 void cowmem_account_uncharge(struct cowmem_account *account);
+
+/**
+ * cowmem_account_pages() - count the pages that count for an account
+ * @account: an account that has a buffer
+ *
+ * Context: any.
+ * Return: their number.
+ */
+unsigned long cowmem_account_pages(const struct cowmem_account *account);
 
 /**
  * cowmem_pages() - count the pages that have an owner

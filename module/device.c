@@ -33,7 +33,7 @@ static_assert(sizeof(struct cowmem_restore) == 40);
 static_assert(sizeof(struct cowmem_extent) == 24);
 static_assert(sizeof(struct cowmem_diff) == 32);
 static_assert(sizeof(struct cowmem_limit) == 16);
-static_assert(sizeof(struct cowmem_stat) == 192);
+static_assert(sizeof(struct cowmem_stat) == 200);
 
 /* A file to return, with the fd reserved for it. */
 struct new_file {
@@ -44,11 +44,9 @@ struct new_file {
 /* Most buffers in a group: what one call may hold locked at a time. */
 #define MAX_MEMBERS	64
 
-/* One ioctl in progress: the handle that it is made on, files to return, and the
- * struct of the caller.
- */
 struct group;
 
+/* One ioctl: the handle it is made on, files to return, the caller's struct. */
 struct cowmem_command {
 	struct file *handle;
 	struct group *group;

@@ -44,7 +44,7 @@ static int fill_extents(struct cowmem_buffer *buf, struct cowmem_buffer *other,
 	unsigned int i = 0;
 
 	end = max(cowmem_buffer_nr_pages(buf), cowmem_buffer_nr_pages(other));
-	*cursor = U64_MAX;
+	*cursor = COWMEM_DIFF_END;
 	while (index < end) {
 		index = cowmem_tree_next_diff(&buf->tree, &other->tree, index,
 					      end - 1);

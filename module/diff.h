@@ -14,7 +14,7 @@ struct cowmem_extent;
  * cowmem_diff() - list where two buffers do not share pages
  * @buf: a buffer
  * @other: a buffer
- * @cursor: in: where to start in bytes; out: where to go on, U64_MAX: nowhere
+ * @cursor: in: where to start in bytes; out: where to go on, or COWMEM_DIFF_END
  * @extents: out: what @buf has where the two differ
  * @nr: how many fit
  *

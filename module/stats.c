@@ -26,7 +26,7 @@ static void fill_sharing(struct cowmem_buffer *buf, struct cowmem_stat *stat)
 		spin_unlock(&buf->tree_lock);
 		cond_resched();
 	}
-	stat->private = sum.private << PAGE_SHIFT;
+	stat->exclusive = sum.exclusive << PAGE_SHIFT;
 	stat->proportional = sum.proportional;
 	stat->index = sum.nodes * sizeof(struct cowmem_node);
 }
@@ -44,6 +44,7 @@ void cowmem_stats_fill(struct cowmem_buffer *buf, struct cowmem_stat *stat)
 		.length		= i_size_read(&buf->inode),
 		.resident	= (u64)cowmem_buffer_resident(buf) << PAGE_SHIFT,
 		.limit		= READ_ONCE(buf->account->limit),
+		.charged	= (u64)cowmem_account_pages(buf->account) << PAGE_SHIFT,
 		.faults		= atomic_long_read(&buf->faults),
 		.filled		= atomic_long_read(&buf->filled),
 		.copied		= atomic_long_read(&buf->copied),
@@ -68,8 +69,9 @@ void cowmem_stats_show(struct seq_file *m, struct file *file)
 		   stat.state & COWMEM_STATE_PINNABLE ? " pinnable" : "");
 	seq_printf(m, "cowmem-size:\t%llu\n", stat.length);
 	seq_printf(m, "cowmem-resident:\t%llu\n", stat.resident);
-	if (stat.limit != U64_MAX)
+	if (stat.limit != COWMEM_NO_LIMIT)
 		seq_printf(m, "cowmem-limit:\t%llu\n", stat.limit);
+	seq_printf(m, "cowmem-charged:\t%llu\n", stat.charged);
 	seq_printf(m, "cowmem-faults:\t%llu\n", stat.faults);
 	seq_printf(m, "cowmem-filled:\t%llu\n", stat.filled);
 	seq_printf(m, "cowmem-copied:\t%llu\n", stat.copied);

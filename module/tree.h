@@ -312,14 +312,14 @@ pgoff_t cowmem_tree_next_diff(const struct cowmem_tree *a,
 
 /**
  * struct cowmem_sharing - how much of a tree is its own
- * @private: pages that only this tree reaches
+ * @exclusive: pages that only this tree reaches
  * @proportional: bytes of pages, each split among those who own it, and each
  *	node above it
- * @fraction: of a byte more, in COWMEM_FRACTION_BITS bits
+ * @fraction: of a byte more, in units of 2^-COWMEM_FRACTION_BITS
  * @nodes: nodes that only this tree reaches
  */
 struct cowmem_sharing {
-	u64 private;
+	u64 exclusive;
 	u64 proportional;
 	u64 fraction;
 	u64 nodes;

@@ -186,7 +186,7 @@ static void sharing_add(struct cowmem_node *leaf, u64 weight, bool exclusive,
 			continue;
 		owners = cowmem_page_owners(leaf->page[i]);
 		sum->fraction += weight / owners;
-		sum->private += exclusive && owners == 1;
+		sum->exclusive += exclusive && owners == 1;
 	}
 	sum->proportional += sum->fraction >> COWMEM_FRACTION_BITS;
 	sum->fraction &= (1ULL << COWMEM_FRACTION_BITS) - 1;

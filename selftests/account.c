@@ -18,7 +18,6 @@
 
 #define NR		16UL
 #define SIZE		(NR * PAGE)
-#define NO_LIMIT	UINT64_MAX
 
 /* Pages of the machine when the test began. */
 static long base;
@@ -93,7 +92,7 @@ static bool shared_by(int fd, unsigned int sharers)
 {
 	struct cowmem_stat stat = cow_sharing(fd);
 
-	return !stat.private && part_is(stat.proportional, NR, sharers) &&
+	return !stat.exclusive && part_is(stat.proportional, NR, sharers) &&
 	       stat.resident == SIZE && pages_of(fd) == NR;
 }
 
@@ -118,7 +117,7 @@ TEST_F(sharing, buffer_by_itself_is_private)
 	struct cowmem_stat stat = cow_sharing(self->fd);
 
 	EXPECT_EQ(SIZE, stat.resident);
-	EXPECT_EQ(SIZE, stat.private);
+	EXPECT_EQ(SIZE, stat.exclusive);
 	EXPECT_EQ(SIZE, stat.proportional);
 	EXPECT_GT(stat.index, 0);
 	EXPECT_EQ(NR, pages_of(self->fd));
@@ -132,7 +131,7 @@ TEST_F(sharing, empty_buffer_has_nothing)
 	ASSERT_GE(fd, 0);
 	stat = cow_sharing(fd);
 	EXPECT_EQ(0, stat.resident);
-	EXPECT_EQ(0, stat.private);
+	EXPECT_EQ(0, stat.exclusive);
 	EXPECT_EQ(0, stat.proportional);
 	EXPECT_EQ(0, stat.index);
 	close(fd);
@@ -152,7 +151,7 @@ TEST_F(sharing, holes_that_are_read_are_not_counted)
 	EXPECT_TRUE(page_is(p + 6 * PAGE, 0));
 	stat = cow_sharing(fd);
 	EXPECT_EQ(PAGE, stat.resident);
-	EXPECT_EQ(PAGE, stat.private);
+	EXPECT_EQ(PAGE, stat.exclusive);
 	EXPECT_EQ(PAGE, stat.proportional);
 	munmap(p, SIZE);
 	close(fd);
@@ -167,7 +166,7 @@ TEST_F(sharing, page_far_away_counts_as_one)
 	ASSERT_EQ(1, pwrite(fd, "!", 1, (1UL << 40) - 1));
 	stat = cow_sharing(fd);
 	EXPECT_EQ(PAGE, stat.resident);
-	EXPECT_EQ(PAGE, stat.private);
+	EXPECT_EQ(PAGE, stat.exclusive);
 	EXPECT_EQ(PAGE, stat.proportional);
 	EXPECT_GT(stat.index, 0);
 	close(fd);
@@ -187,9 +186,9 @@ TEST_F(sharing, device_handle_says_the_same_as_its_file)
 	ASSERT_GE(file, 0);
 	of_dev = cow_sharing(dev);
 	of_file = cow_sharing(file);
-	EXPECT_EQ(5 * PAGE, of_dev.private);
+	EXPECT_EQ(5 * PAGE, of_dev.exclusive);
 	EXPECT_EQ(5 * PAGE, of_dev.proportional);
-	EXPECT_EQ(of_dev.private, of_file.private);
+	EXPECT_EQ(of_dev.exclusive, of_file.exclusive);
 	EXPECT_EQ(of_dev.proportional, of_file.proportional);
 	EXPECT_EQ(of_dev.index, of_file.index);
 	munmap(p, SIZE);
@@ -204,7 +203,7 @@ TEST_F(sharing, private_copies_of_a_mapping_are_not_counted)
 	ASSERT_NE(MAP_FAILED, q);
 	memset(q, '!', SIZE);
 	EXPECT_EQ(SIZE, cow_sharing(self->fd).resident);
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ(NR, held());
 	munmap(q, SIZE);
 }
@@ -219,7 +218,7 @@ TEST_F(sharing, snapshot_and_origin_have_half_each)
 	EXPECT_EQ(SIZE / 2, cow_sharing(snap).proportional);
 	EXPECT_EQ(NR, held());
 	close(snap);
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ(SIZE, cow_sharing(self->fd).proportional);
 }
 
@@ -232,7 +231,7 @@ TEST_F(sharing, snapshot_outlives_the_origin_and_has_all)
 	snap = cow_snapshot(fd, 0);
 	ASSERT_GE(snap, 0);
 	close(fd);
-	EXPECT_EQ(PAGE, cow_sharing(snap).private);
+	EXPECT_EQ(PAGE, cow_sharing(snap).exclusive);
 	EXPECT_EQ(PAGE, cow_sharing(snap).proportional);
 	EXPECT_GT(cow_sharing(snap).index, 0);
 	close(snap);
@@ -249,7 +248,7 @@ TEST_F(sharing, each_page_written_becomes_private_to_both)
 		self->p[(k * 5 % NR) * PAGE] = '!';
 		for (i = 0; i < 2; i++) {
 			stat = cow_sharing(fds[i]);
-			EXPECT_EQ(k * PAGE, stat.private);
+			EXPECT_EQ(k * PAGE, stat.exclusive);
 			EXPECT_EQ(k * PAGE + (NR - k) * PAGE / 2,
 				  stat.proportional);
 			EXPECT_EQ(SIZE, stat.resident);
@@ -268,10 +267,10 @@ TEST_F(sharing, filled_hole_is_private_to_one)
 	clone = cow_snapshot(fd, COWMEM_WRITABLE);
 	ASSERT_GE(clone, 0);
 	ASSERT_EQ(PAGE, write_page(clone, 1, '2'));
-	EXPECT_EQ(PAGE, cow_sharing(clone).private);
+	EXPECT_EQ(PAGE, cow_sharing(clone).exclusive);
 	EXPECT_EQ(PAGE + PAGE / 2, cow_sharing(clone).proportional);
 	EXPECT_EQ(2 * PAGE, cow_sharing(clone).resident);
-	EXPECT_EQ(0, cow_sharing(fd).private);
+	EXPECT_EQ(0, cow_sharing(fd).exclusive);
 	EXPECT_EQ(PAGE / 2, cow_sharing(fd).proportional);
 	EXPECT_EQ(PAGE, cow_sharing(fd).resident);
 	close(clone);
@@ -293,7 +292,7 @@ TEST_F(sharing, chain_splits_by_its_length)
 	EXPECT_TRUE(adds_up(fds, NR_CHAIN));
 	for (i = 1; i < NR_CHAIN; i++)
 		close(fds[i]);
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 }
 
 /*
@@ -312,7 +311,7 @@ TEST_F(sharing, chain_that_is_written_has_private_pages_at_its_ends)
 	EXPECT_EQ(NR + NR_CHAIN - 1, held());
 	for (i = 0; i < NR_CHAIN; i++) {
 		EXPECT_EQ(i == 0 || i == NR_CHAIN - 1 ? PAGE : 0,
-			  cow_sharing(fds[i]).private);
+			  cow_sharing(fds[i]).exclusive);
 		EXPECT_EQ(NR, pages_of(fds[i]));
 	}
 	EXPECT_TRUE(adds_up(fds, NR_CHAIN));
@@ -338,7 +337,7 @@ TEST_F(sharing, fan_splits_among_those_that_are_left)
 		EXPECT_EQ(NR, held());
 		close(fds[n - 1]);
 	}
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ(SIZE, cow_sharing(self->fd).proportional);
 }
 
@@ -356,14 +355,14 @@ TEST_F(sharing, fan_of_writers_adds_up)
 	/* Page 3 of each, and one more, but for the one that wrote only it. */
 	for (i = 1; i <= NR_FAN; i++)
 		EXPECT_EQ(i == 3 ? PAGE : 2 * PAGE,
-			  cow_sharing(fds[i]).private);
-	EXPECT_EQ(PAGE, cow_sharing(self->fd).private);
+			  cow_sharing(fds[i]).exclusive);
+	EXPECT_EQ(PAGE, cow_sharing(self->fd).exclusive);
 	EXPECT_TRUE(adds_up(fds, NR_FAN + 1));
 	for (i = NR_FAN; i > 0; i--) {
 		close(fds[i]);
 		EXPECT_TRUE(adds_up(fds, i));
 	}
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 }
 
 /* Pages so far from each other that the index is most of it. */
@@ -401,15 +400,15 @@ TEST_F(sharing, snapshot_of_a_range_shares_the_range)
 	NEED(RANGE);
 	snap = cow_snapshot_range(self->fd, 0, 4 * PAGE, 4 * PAGE);
 	ASSERT_GE(snap, 0);
-	EXPECT_EQ(0, cow_sharing(snap).private);
+	EXPECT_EQ(0, cow_sharing(snap).exclusive);
 	EXPECT_EQ(4 * PAGE / 2, cow_sharing(snap).proportional);
 	EXPECT_EQ(4 * PAGE, cow_sharing(snap).resident);
-	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).private);
+	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ((NR - 4) * PAGE + 4 * PAGE / 2,
 		  cow_sharing(self->fd).proportional);
 	EXPECT_EQ(NR, held());
 	close(snap);
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 }
 
 TEST_F(sharing, cloned_range_is_shared_at_another_offset)
@@ -422,15 +421,15 @@ TEST_F(sharing, cloned_range_is_shared_at_another_offset)
 	ASSERT_EQ(PAGE, write_page(fd, 0, '!'));
 	ASSERT_EQ(0, cow_clone_range(fd, 8 * PAGE, self->fd, 2 * PAGE,
 				     4 * PAGE));
-	EXPECT_EQ(PAGE, cow_sharing(fd).private);
+	EXPECT_EQ(PAGE, cow_sharing(fd).exclusive);
 	EXPECT_EQ(PAGE + 4 * PAGE / 2, cow_sharing(fd).proportional);
 	EXPECT_EQ(5, pages_of(fd));
-	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).private);
+	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ((NR - 4) * PAGE + 4 * PAGE / 2,
 		  cow_sharing(self->fd).proportional);
 	EXPECT_EQ(NR + 1, held());
 	close(fd);
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
 }
 
 TEST_F(sharing, cloned_file_is_shared_as_a_whole)
@@ -454,10 +453,10 @@ TEST_F(sharing, page_that_one_buffer_has_twice_is_not_private_and_counts_once)
 				     4 * PAGE));
 	EXPECT_EQ(NR - 4, held());
 	EXPECT_EQ(NR, pages_of(self->fd));
-	EXPECT_EQ((NR - 8) * PAGE, cow_sharing(self->fd).private);
+	EXPECT_EQ((NR - 8) * PAGE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ((NR - 4) * PAGE, cow_sharing(self->fd).proportional);
 	self->p[0] = '!';
-	EXPECT_EQ((NR - 6) * PAGE, cow_sharing(self->fd).private);
+	EXPECT_EQ((NR - 6) * PAGE, cow_sharing(self->fd).exclusive);
 	EXPECT_EQ((NR - 3) * PAGE, cow_sharing(self->fd).proportional);
 }
 
@@ -476,11 +475,11 @@ TEST_F(sharing, large_range_that_one_buffer_has_twice_is_not_private)
 	ASSERT_EQ(0, cow_clone_range(fd, half, fd, 0, half));
 	EXPECT_EQ(NR + 3, held());
 	EXPECT_EQ(6, pages_of(fd));
-	EXPECT_EQ(0, cow_sharing(fd).private);
+	EXPECT_EQ(0, cow_sharing(fd).exclusive);
 	EXPECT_EQ(3 * PAGE, cow_sharing(fd).proportional);
 	ASSERT_EQ(PAGE, write_page(fd, 612, '4'));
 	EXPECT_EQ(NR + 4, held());
-	EXPECT_EQ(2 * PAGE, cow_sharing(fd).private);
+	EXPECT_EQ(2 * PAGE, cow_sharing(fd).exclusive);
 	EXPECT_EQ(4 * PAGE, cow_sharing(fd).proportional);
 	close(fd);
 }
@@ -494,7 +493,7 @@ TEST_F(sharing, deduplicated_pages_are_shared)
 	ASSERT_GE(fd, 0);
 	for (i = 0; i < NR; i++)
 		ASSERT_EQ(PAGE, write_page(fd, i, 'a' + i));
-	EXPECT_EQ(SIZE, cow_sharing(fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(fd).exclusive);
 	EXPECT_EQ(2 * NR, held());
 	ASSERT_EQ(SIZE, cow_dedupe(fd, 0, self->fd, 0, SIZE));
 	EXPECT_EQ(NR, held());
@@ -512,8 +511,8 @@ TEST_F(sharing, page_pinned_at_the_snapshot_is_private_to_both)
 	ASSERT_TRUE(pipe_hold(pipefd, self->p + 3 * PAGE));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_EQ(PAGE, cow_sharing(self->fd).private);
-	EXPECT_EQ(PAGE, cow_sharing(snap).private);
+	EXPECT_EQ(PAGE, cow_sharing(self->fd).exclusive);
+	EXPECT_EQ(PAGE, cow_sharing(snap).exclusive);
 	EXPECT_EQ(PAGE + (NR - 1) * PAGE / 2, cow_sharing(snap).proportional);
 	EXPECT_EQ(NR + 1, held());
 	pipe_close(pipefd);
@@ -705,9 +704,9 @@ static bool member_agrees(struct shape *shape, struct member *member)
 		pages += member->page[i] != 0;
 		private += shape->refs[member->page[i]] == 1;
 	}
-	return stat.private == private * PAGE &&
+	return stat.exclusive == private * PAGE &&
 	       stat.resident == pages * PAGE && pages_of(member->fd) == pages &&
-	       stat.private <= stat.proportional &&
+	       stat.exclusive <= stat.proportional &&
 	       stat.proportional <= stat.resident;
 }
 
@@ -839,7 +838,7 @@ static unsigned long store_until(char *p, unsigned long first,
 
 TEST_F(limit, there_is_none_at_first)
 {
-	EXPECT_EQ(NO_LIMIT, cow_stat(self->fd).limit);
+	EXPECT_EQ(COWMEM_NO_LIMIT, cow_stat(self->fd).limit);
 	EXPECT_EQ(NR, store_until(self->p, 0, NR));
 }
 
@@ -849,8 +848,22 @@ TEST_F(limit, STAT_shows_it)
 	EXPECT_EQ(3 * PAGE, cow_stat(self->fd).limit);
 	ASSERT_EQ(0, limit_pages(self->fd, 0));
 	EXPECT_EQ(0, cow_stat(self->fd).limit);
-	ASSERT_EQ(0, cow_limit(self->fd, NO_LIMIT));
-	EXPECT_EQ(NO_LIMIT, cow_stat(self->fd).limit);
+	ASSERT_EQ(0, cow_limit(self->fd, COWMEM_NO_LIMIT));
+	EXPECT_EQ(COWMEM_NO_LIMIT, cow_stat(self->fd).limit);
+}
+
+TEST_F(limit, STAT_of_any_of_the_family_shows_what_the_account_holds)
+{
+	int clone = cow_snapshot(self->fd, COWMEM_WRITABLE);
+
+	ASSERT_GE(clone, 0);
+	EXPECT_EQ(NR_DATA * PAGE, cow_stat(self->fd).charged);
+	EXPECT_EQ(NR_DATA * PAGE, cow_stat(clone).charged);
+	self->p[0]++;
+	EXPECT_EQ((NR_DATA + 1) * PAGE, cow_stat(self->fd).charged);
+	EXPECT_EQ((NR_DATA + 1) * PAGE, cow_stat(clone).charged);
+	close(clone);
+	EXPECT_EQ(NR_DATA * PAGE, cow_stat(self->fd).charged);
 }
 
 TEST_F(limit, pages_up_to_it_can_be_stored_to_and_one_more_is_SIGBUS)
@@ -867,7 +880,7 @@ TEST_F(limit, pages_up_to_it_can_be_stored_to_and_one_more_is_SIGBUS)
 	EXPECT_EQ(0, store(self->p, NR - 1, '!'));
 	EXPECT_TRUE(page_is(self->p + (NR - 1) * PAGE, '!'));
 	EXPECT_EQ(NR_DATA + 4, held());
-	ASSERT_EQ(0, cow_limit(self->fd, NO_LIMIT));
+	ASSERT_EQ(0, cow_limit(self->fd, COWMEM_NO_LIMIT));
 	EXPECT_EQ(NR, store_until(self->p, 0, NR));
 }
 
@@ -1204,7 +1217,7 @@ TEST_F(limit, snapshots_and_clones_are_of_one_account)
 	EXPECT_EQ(20 * PAGE, cow_stat(self->fd).limit);
 	EXPECT_EQ(20 * PAGE, cow_stat(snap).limit);
 	EXPECT_EQ(20 * PAGE, cow_stat(clone).limit);
-	EXPECT_EQ(NO_LIMIT, cow_stat(fresh).limit);
+	EXPECT_EQ(COWMEM_NO_LIMIT, cow_stat(fresh).limit);
 	close(fresh);
 	close(file);
 	close(grandclone);
@@ -1505,7 +1518,7 @@ static int limit_of_root(int fd)
 {
 	if (!become_nobody())
 		return 100;
-	return cow_limit(fd, 0) != -EPERM || cow_limit(fd, NO_LIMIT) != -EPERM;
+	return cow_limit(fd, 0) != -EPERM || cow_limit(fd, COWMEM_NO_LIMIT) != -EPERM;
 }
 
 static int limit_through_clone(int fd)
@@ -1517,7 +1530,7 @@ static int limit_through_clone(int fd)
 	clone = cow_snapshot(fd, COWMEM_WRITABLE);
 	if (clone < 0)
 		return 1;
-	if (cow_limit(clone, NO_LIMIT) != -EPERM)
+	if (cow_limit(clone, COWMEM_NO_LIMIT) != -EPERM)
 		return 2;
 	return write_page(clone, 0, '!') == -ENOSPC ? 0 : 3;
 }
@@ -1579,7 +1592,7 @@ TEST_F(limit, of_ones_own_buffer_needs_no_privilege)
 
 	ASSERT_GE(dev, 0);
 	EXPECT_EQ(0, CHILD(_exit(limit_of_own(dev))));
-	EXPECT_EQ(NO_LIMIT, cow_stat(dev).limit);
+	EXPECT_EQ(COWMEM_NO_LIMIT, cow_stat(dev).limit);
 	close(dev);
 }
 

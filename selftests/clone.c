@@ -477,15 +477,15 @@ TEST_F(pair, sharing_is_told_by_STAT)
 
 	NEED(SHARING);
 	ASSERT_EQ(0, buffer_clone(&self->dst, &self->src));
-	EXPECT_EQ(0, cow_sharing(self->src.fd).private);
-	EXPECT_EQ(0, cow_sharing(self->dst.fd).private);
+	EXPECT_EQ(0, cow_sharing(self->src.fd).exclusive);
+	EXPECT_EQ(0, cow_sharing(self->dst.fd).exclusive);
 	EXPECT_EQ(SIZE / 2, cow_sharing(self->dst.fd).proportional);
 	buffer_store(&self->dst, 3 * PAGE, '!');
 	st = cow_sharing(self->dst.fd);
-	EXPECT_EQ(PAGE, st.private);
+	EXPECT_EQ(PAGE, st.exclusive);
 	EXPECT_EQ(SIZE, st.resident);
 	EXPECT_EQ(1, st.copied);
-	EXPECT_EQ(PAGE, cow_sharing(self->src.fd).private);
+	EXPECT_EQ(PAGE, cow_sharing(self->src.fd).exclusive);
 	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
 }
 
@@ -1494,7 +1494,7 @@ TEST_F(limited, ENOSPC_copy_that_needs_a_page)
 				      PAGE));
 	EXPECT_TRUE(buffer_ok(&self->dst));
 	EXPECT_EQ(self->pages, cow_param("pages"));
-	ASSERT_EQ(0, cow_limit(self->dst.fd, ~0ULL));
+	ASSERT_EQ(0, cow_limit(self->dst.fd, COWMEM_NO_LIMIT));
 	EXPECT_EQ(PAGE, buffer_copy(&self->dst, 4 * PAGE, &self->src, 1, PAGE));
 }
 

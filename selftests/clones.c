@@ -169,8 +169,8 @@ static bool sharing_ok(const struct world *w, const struct buffer *buf,
 		least += places <= 2 ? PAGE / places : PAGE >> (places - 1);
 		most += places <= 2 ? PAGE / places : PAGE / 2;
 	}
-	if (stat->private != private)
-		return complain(buf, "private", stat->private, private);
+	if (stat->exclusive != private)
+		return complain(buf, "private", stat->exclusive, private);
 	if (stat->proportional < least)
 		return complain(buf, "proportional", stat->proportional, least);
 	if (stat->proportional > most)
@@ -398,7 +398,7 @@ static uint64_t share_of(const struct world *w, int i)
 
 static uint64_t private_of(const struct world *w, int i)
 {
-	return cow_sharing(w->buf[i].fd).private;
+	return cow_sharing(w->buf[i].fd).exclusive;
 }
 
 /*
@@ -1447,13 +1447,13 @@ TEST_F_TIMEOUT(parallel, share_while_the_origin_goes, 300) /* Zircon: DropParent
 		/* Before or after, but nothing in between. */
 		if (race->stat.proportional != 2 * PAGE)
 			ASSERT_EQ(3 * PAGE / 2, race->stat.proportional);
-		if (race->stat.private != 2 * PAGE)
-			ASSERT_EQ(PAGE, race->stat.private);
+		if (race->stat.exclusive != 2 * PAGE)
+			ASSERT_EQ(PAGE, race->stat.exclusive);
 		ASSERT_EQ(2 * PAGE, race->stat.resident);
 
 		race_stat(race);
 		ASSERT_EQ(2 * PAGE, race->stat.proportional);
-		ASSERT_EQ(2 * PAGE, race->stat.private);
+		ASSERT_EQ(2 * PAGE, race->stat.exclusive);
 		ASSERT_EQ(self->pages + 2, cow_param("pages"));
 		ASSERT_EQ(2 * PAGE, pread(race->fd, data, 2 * PAGE, 0));
 		ASSERT_TRUE(half_is(data, 'b') && half_is(data + HALF, 'b'));

@@ -405,14 +405,14 @@ FIXTURE_TEARDOWN(pair)
 TEST_F(pair, sharing_is_told_by_STAT)
 {
 	NEED(SHARING);
-	EXPECT_EQ(SIZE, cow_sharing(self->dst.fd).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->dst.fd).exclusive);
 	ASSERT_TRUE(buffer_same(&self->dst, &self->src));
-	EXPECT_EQ(0, cow_sharing(self->src.fd).private);
-	EXPECT_EQ(0, cow_sharing(self->dst.fd).private);
+	EXPECT_EQ(0, cow_sharing(self->src.fd).exclusive);
+	EXPECT_EQ(0, cow_sharing(self->dst.fd).exclusive);
 	EXPECT_EQ(SIZE, cow_sharing(self->dst.fd).resident);
 	buffer_flip(&self->src, 3 * PAGE);
-	EXPECT_EQ(PAGE, cow_sharing(self->src.fd).private);
-	EXPECT_EQ(PAGE, cow_sharing(self->dst.fd).private);
+	EXPECT_EQ(PAGE, cow_sharing(self->src.fd).exclusive);
+	EXPECT_EQ(PAGE, cow_sharing(self->dst.fd).exclusive);
 	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
 }
 

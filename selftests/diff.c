@@ -16,7 +16,7 @@
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 #define SAME		"................"
-#define END		UINT64_MAX	/* a cursor that has seen all */
+#define END		COWMEM_DIFF_END
 #define ROOM		128U
 #define MAX_PAGES	256UL
 #define POISON		0xa5

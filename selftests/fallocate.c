@@ -1216,13 +1216,13 @@ TEST_F(filled, pages_are_private_after_UNSHARE)
 	NEED(SHARING);
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
-	EXPECT_EQ(0, cow_sharing(self->fd).private);
+	EXPECT_EQ(0, cow_sharing(self->fd).exclusive);
 	ASSERT_EQ(0, allocate(self->fd, UNSHARE, 0, 4 * PAGE));
-	EXPECT_EQ(4 * PAGE, cow_sharing(self->fd).private);
-	EXPECT_EQ(4 * PAGE, cow_sharing(snap).private);
+	EXPECT_EQ(4 * PAGE, cow_sharing(self->fd).exclusive);
+	EXPECT_EQ(4 * PAGE, cow_sharing(snap).exclusive);
 	ASSERT_EQ(0, allocate(self->fd, UNSHARE, 0, SIZE));
-	EXPECT_EQ(SIZE, cow_sharing(self->fd).private);
-	EXPECT_EQ(SIZE, cow_sharing(snap).private);
+	EXPECT_EQ(SIZE, cow_sharing(self->fd).exclusive);
+	EXPECT_EQ(SIZE, cow_sharing(snap).exclusive);
 	close(snap);
 }
 

@@ -858,6 +858,7 @@ TEST_F(handle, fdinfo_agrees_with_STAT)
 	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-account")), st.account);
 	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-size")), st.length);
 	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-resident")), st.resident);
+	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-charged")), st.charged);
 	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-faults")), st.faults);
 	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-filled")), st.filled);
 	EXPECT_EQ(atoll(fdinfo(self->fd, "cowmem-copied")), st.copied);
@@ -1603,42 +1604,6 @@ TEST_F(file, copy_file_range_to_a_frozen_buffer_fails)
 		  -EBADF);
 	EXPECT_TRUE(has(snap, 0, 0, LENGTH));
 	close(snap);
-}
-
-TEST_F(file, fallocate_is_EOPNOTSUPP_without_its_feature)
-{
-	static const int modes[] = {
-		0, FALLOC_FL_KEEP_SIZE,
-		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		FALLOC_FL_ZERO_RANGE, FALLOC_FL_UNSHARE_RANGE,
-	};
-
-	if (!cow_missing(COWMEM_FEATURE_FALLOCATE))
-		SKIP(return, "fallocate is built");
-	self->map[0] = 'x';
-	for (int i = 0; i < 5; i++)
-		EXPECT_EQ(ret(fallocate(self->fd, modes[i], 0, 2 * LENGTH)),
-			  -EOPNOTSUPP);
-	EXPECT_EQ(self->map[0], 'x');
-	EXPECT_EQ(size_of(self->fd), LENGTH);
-}
-
-TEST_F(file, FICLONE_is_EOPNOTSUPP_without_its_feature)
-{
-	struct file_clone_range range = {
-		.src_length = PAGE, .dest_offset = PAGE
-	};
-	int fd = cow_create(LENGTH, "from");
-
-	if (!cow_missing(COWMEM_FEATURE_CLONE))
-		SKIP(return, "FICLONE is built");
-	ASSERT_GE(fd, 0);
-	range.src_fd = fd;
-	self->map[0] = 'x';
-	EXPECT_EQ(ret(ioctl(self->fd, FICLONE, fd)), -EOPNOTSUPP);
-	EXPECT_EQ(ret(ioctl(self->fd, FICLONERANGE, &range)), -EOPNOTSUPP);
-	EXPECT_EQ(self->map[0], 'x');
-	close(fd);
 }
 
 TEST_F(file, seals_leases_and_xattrs_are_those_of_a_plain_file)

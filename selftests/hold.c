@@ -60,7 +60,7 @@ static void answer(void)
 		}
 		st = cow_sharing(fd);
 		printf("%d %llu %llu %llu\n", fd, st.length, st.resident,
-		       st.private);
+		       st.exclusive);
 	}
 }
 

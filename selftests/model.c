@@ -792,7 +792,7 @@ static void check_diff(const struct buffer *buf, const struct buffer *other,
 			at = list_extent(&extents[k], at, flags);
 		expect(cursor >= at && ++calls <= 2 * PAGES,
 		       "diff: cursor %llx", (unsigned long long)cursor);
-	} while (cursor != ~0ULL);
+	} while (cursor != COWMEM_DIFF_END);
 	for (unsigned int i = page_of(start); i < PAGES; i++) {
 		unsigned int want = buf->id[i] ? COWMEM_EXTENT_DATA :
 						 COWMEM_EXTENT_HOLE;
@@ -823,10 +823,14 @@ static void check_sharing(void)
 		stat = cow_sharing(buf->fd);
 		for (unsigned int i = 0; i < PAGES; i++)
 			own += !needs_page(buf, i);
-		expect(stat.private == own * PAGE,
-		       "buffer %u: private are %llu bytes, not %u pages",
-		       buf->number, (unsigned long long)stat.private, own);
-		expect(stat.private <= stat.proportional &&
+		expect(stat.exclusive == own * PAGE,
+		       "buffer %u: exclusive are %llu bytes, not %u pages",
+		       buf->number, (unsigned long long)stat.exclusive, own);
+		expect(stat.charged == accounts[buf->account].held * PAGE,
+		       "buffer %u: its account holds %llu bytes, not %u pages",
+		       buf->number, (unsigned long long)stat.charged,
+		       accounts[buf->account].held);
+		expect(stat.exclusive <= stat.proportional &&
 		       stat.proportional <= stat.resident,
 		       "buffer %u: proportional are %llu bytes", buf->number,
 		       (unsigned long long)stat.proportional);
@@ -870,9 +874,9 @@ static void check_all(void)
 			if (other->fd >= 0)
 				check_diff(buf, other, 0, 8);
 	}
+	check_held();
 	if (has(COWMEM_FEATURE_SHARING))
 		check_sharing();
-	check_held();
 }
 
 /* What an operation touched. */
@@ -948,7 +952,7 @@ static bool run_limit(const struct op *op)
 	account->limit = op->length;
 	if (account->limit != NO_LIMIT)
 		account->limit += account->held;
-	err = cow_limit(buf->fd, account->limit == NO_LIMIT ? ~0ULL :
+	err = cow_limit(buf->fd, account->limit == NO_LIMIT ? COWMEM_NO_LIMIT :
 							      account->limit * PAGE);
 	expect(!err, "%s", strerror(-err));
 	return true;

@@ -2046,7 +2046,7 @@ TEST_F(spliced, snapshot_of_a_held_page_at_the_LIMIT_is_ENOSPC)
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
 
 	/* The page is still the live one, and still held. */
-	ASSERT_EQ(0, cow_limit(self->fd, ~0ULL));
+	ASSERT_EQ(0, cow_limit(self->fd, COWMEM_NO_LIMIT));
 	snap = cow_snapshot(self->fd, 0);
 	ASSERT_GE(snap, 0);
 	EXPECT_EQ(1, cow_stat(self->fd).held);

@@ -1831,7 +1831,7 @@ TEST_F(held, page_that_has_to_be_copied_at_the_limit_is_ENOSPC)
 	EXPECT_EQ(-ENOSPC, buffer_restore(&self->buf, &clone, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	EXPECT_TRUE(buffer_ok(&clone));
-	ASSERT_EQ(0, cow_limit(self->buf.fd, ~0ULL));
+	ASSERT_EQ(0, cow_limit(self->buf.fd, COWMEM_NO_LIMIT));
 	EXPECT_EQ(0, buffer_restore(&self->buf, &clone, variant->flags));
 	EXPECT_TRUE(buffer_ok(&self->buf));
 	buffer_store(&clone, 3, '?');

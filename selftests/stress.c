@@ -251,7 +251,7 @@ static void meddle(int fd, int copy, size_t length, unsigned int what)
 		cow_clone_range(copy, PAGE, fd, PAGE, length - PAGE);
 		break;
 	case 1:
-		while (cow_diff(fd, copy, extents, 16, &cursor) > 0 && cursor != UINT64_MAX)
+		while (cow_diff(fd, copy, extents, 16, &cursor) > 0 && cursor != COWMEM_DIFF_END)
 			;
 		break;
 	case 2:

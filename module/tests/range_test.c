@@ -251,7 +251,7 @@ static void check_private(struct kunit *test, unsigned int t)
 
 	for (s = 0; s < NR_SPOTS; s++)
 		nr += f->page[t][s] && uses(f, f->page[t][s]) == 1;
-	KUNIT_ASSERT_EQ(test, sharing(f, t).private, (u64)nr);
+	KUNIT_ASSERT_EQ(test, sharing(f, t).exclusive, (u64)nr);
 }
 
 /* The shares of all trees are the pages that there are. */
@@ -264,7 +264,7 @@ static void check_sharing(struct kunit *test)
 	for (t = 0; t < NR_TREES; t++) {
 		struct cowmem_sharing sum = sharing(f, t);
 
-		KUNIT_ASSERT_LE(test, sum.private * PAGE_SIZE, sum.proportional);
+		KUNIT_ASSERT_LE(test, sum.exclusive * PAGE_SIZE, sum.proportional);
 		bytes += sum.proportional;
 		nr_nodes += sum.nodes;
 	}

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * cowmem - memory buffers with constant-time copy-on-write snapshots
+ * cowmem - memory buffers with copy-on-write snapshots
  *
- * open("/dev/cowmem", O_RDWR) makes a new, empty buffer and is a handle to it:
- * mmap(), read(), write(), lseek() and the ioctls below.  mmap() through that
- * handle gives a buffer whose size is still 0 the size offset + length, in whole
- * pages.
+ * Each open("/dev/cowmem", O_RDWR) makes a new, empty buffer and is a handle of
+ * it: mmap(), read(), write(), lseek() and the ioctls below.  If the size of the
+ * buffer is still 0, mmap() sets it to offset + length, rounded up to whole pages.
  *
- * Every fd that an ioctl returns is a regular file of the same kind of buffer:
- * fstat(), ftruncate(), SEEK_DATA, splice(), file locks and opening
- * /proc/PID/fd/N work on it as on a memfd.  Buffers belong to the uid that
- * created them, with mode 0600.  mmap() with PROT_EXEC is refused (EPERM).
+ * Every fd that an ioctl returns is a handle as well, and a file: fstat(),
+ * ftruncate(), SEEK_DATA, splice(), file locks and opening /proc/PID/fd/N work on
+ * it as on a memfd.  (Opening the path of a /dev/cowmem handle makes another
+ * buffer: turn it into a file with FILE first.)  Buffers belong to the uid that
+ * created them, with mode 0600.
  *
  * A snapshot shares every page with its origin until one side writes.  It does
  * not depend on its origin: either may be closed first.
@@ -20,8 +20,8 @@
  * does not know is zero.  Unknown flags and non-zero reserved fields are
  * refused.  All structs are the same for 32-bit callers.
  *
- * Errors common to all ioctls (a failed call has changed nothing, and wrote
- * nothing to the struct):
+ * Errors common to all ioctls (a failed call has changed nothing, unless said
+ * otherwise below, and wrote nothing to the struct):
  *
  *	EFAULT		the struct, or memory that it points to, is not
  *			accessible
@@ -31,8 +31,6 @@
  *	E2BIG		size is larger than the kernel's struct and the rest is
  *			not all zero, or size is above the page size
  *	ENOTTY		unknown ioctl
- *	EOPNOTSUPP	known here but not built into this module; see the
- *			feature bits of COWMEM_QUERY
  *	ENOMEM		out of memory
  *	EINTR		a fatal signal arrived while waiting
  *	EMFILE, ENFILE	no file descriptor left (calls that return one)
@@ -42,14 +40,19 @@
  *	mmap		EACCES	 MAP_SHARED and PROT_WRITE of a handle without
  *				 write access (such as any frozen buffer)
  *			EPERM	 PROT_EXEC
- *			EOVERFLOW, EFBIG
+ *			EOVERFLOW, or on some kernels EFBIG
  *				 the mapping would end beyond the largest size
+ *	mprotect	EACCES	 PROT_EXEC, and PROT_WRITE of a MAP_SHARED mapping
+ *				 of a handle without write access
  *	load, store	SIGBUS	 beyond the end of the buffer, of a page with a
- *				 memory error, or (store) at the LIMIT
+ *				 memory error, or (store; load, if PINNABLE) at the
+ *				 LIMIT
  *	write, ftruncate EFBIG	 beyond the largest size
  *	write		EFAULT	 source not readable; after a part was written
  *				 the short count is returned
- *	read, write	EIO	 the page has a memory error
+ *	read, write, ftruncate, fallocate, copy_file_range
+ *			EIO	 a page that has to be read, or zeroed in part, has a
+ *				 memory error
  *	lseek		ENXIO	 SEEK_DATA or SEEK_HOLE beyond the last data or
  *				 the end
  *	open		EPERM	 for writing, or with O_TRUNC, of a frozen
@@ -79,12 +82,14 @@
  *			EIO	 memory error in a page that has to be copied or
  *				 compared
  *	copy_file_range	EINVAL	 overlapping, or a /dev/cowmem handle
+ *			EXDEV	 the other is not a file of cowmem
+ *			EFBIG	 beyond the largest size
  *	rmmod		EAGAIN	 (EWOULDBLOCK) while a buffer exists
  *
- * fallocate() of a failed call has undone what it did.  Modes: 0 and KEEP_SIZE
- * fill holes with pages, PUNCH_HOLE makes holes, ZERO_RANGE replaces by pages of
- * zeroes, UNSHARE_RANGE copies pages that other buffers share and fills holes,
- * so that no later store needs a page.
+ * A fallocate() that fails leaves content and size as they were.  Modes: 0 and
+ * KEEP_SIZE fill holes with pages, PUNCH_HOLE makes holes, ZERO_RANGE replaces by
+ * pages of zeroes, UNSHARE_RANGE copies pages that other buffers share and fills
+ * holes, so that no store needs a page until the next snapshot.
  */
 #ifndef _UAPI_LINUX_COWMEM_H
 #define _UAPI_LINUX_COWMEM_H
@@ -96,8 +101,19 @@
 #define COWMEM_ABI	1	/* raised only if a program would break */
 #define COWMEM_NAME_MAX	64	/* bytes of a name, with its final NUL */
 
-/* Flags of new file descriptors (CREATE, FILE, SNAPSHOT) */
-#define COWMEM_CLOEXEC		(1U << 0)	/* close on exec */
+/*
+ * Flags.  No bit has two meanings, so that one given to a call that does not
+ * know it is refused.
+ */
+#define COWMEM_CLOEXEC		(1U << 0)	/* close the new fd on exec */
+#define COWMEM_PINNABLE		(1U << 1)	/* CREATE */
+#define COWMEM_RDONLY		(1U << 2)	/* FILE */
+#define COWMEM_WRITABLE		(1U << 3)	/* SNAPSHOT */
+#define COWMEM_IN_PLACE		(1U << 4)	/* RESTORE */
+#define COWMEM_SHARING		(1U << 5)	/* STAT */
+
+#define COWMEM_NO_LIMIT		(~0ULL)		/* of LIMIT and STAT */
+#define COWMEM_DIFF_END		(~0ULL)		/* cursor of DIFF: nothing more */
 
 /**
  * struct cowmem_query - ioctl(COWMEM_QUERY)
@@ -150,8 +166,13 @@ struct cowmem_query {
  * Makes a new buffer, full of holes, with an account of its own.  The handle
  * that the call is made on does not matter.
  *
+ * With COWMEM_PINNABLE long-term write pins (io_uring fixed buffers, vfio, RDMA)
+ * work on mappings of the buffer.  The price: the first access of any kind after
+ * a snapshot copies, and holes read through a mapping that may write are
+ * allocated.  Inherited by writable snapshots.
+ *
  * Errors: EINVAL (name not terminated or with a '/'), EFBIG (length above
- * max_size), EOPNOTSUPP (COWMEM_PINNABLE without its feature bit).
+ * max_size).
  */
 struct cowmem_create {
 	__u32 size;
@@ -162,18 +183,10 @@ struct cowmem_create {
 	__u32 __reserved;
 };
 
-/*
- * Long-term write pins (io_uring fixed buffers, vfio, RDMA) work on mappings
- * of the buffer.  The price: the first access of any kind after a snapshot
- * copies, and holes read through a mapping that may write are allocated.
- * Inherited by writable snapshots.
- */
-#define COWMEM_PINNABLE		(1U << 1)
-
 /**
  * struct cowmem_file - ioctl(COWMEM_FILE)
  * @size: sizeof(struct cowmem_file)
- * @flags: COWMEM_CLOEXEC, COWMEM_RDONLY
+ * @flags: COWMEM_CLOEXEC, COWMEM_RDONLY (open for reading only)
  * @fd: out: a file of the same buffer
  * @__reserved: must be 0
  *
@@ -189,8 +202,6 @@ struct cowmem_file {
 	__s32 fd;
 	__u32 __reserved;
 };
-
-#define COWMEM_RDONLY		(1U << 1)	/* open for reading only */
 
 /**
  * struct cowmem_member - one buffer of a group snapshot
@@ -210,7 +221,7 @@ struct cowmem_member {
 /**
  * struct cowmem_snapshot - ioctl(COWMEM_SNAPSHOT)
  * @size: sizeof(struct cowmem_snapshot)
- * @flags: COWMEM_CLOEXEC, COWMEM_WRITABLE
+ * @flags: COWMEM_CLOEXEC, COWMEM_WRITABLE (an independent, writable clone)
  * @offset: as in struct cowmem_member; 0 with @nr_members
  * @length: as in struct cowmem_member; 0 with @nr_members
  * @members: address of an array of struct cowmem_member; 0 for the one buffer
@@ -229,7 +240,7 @@ struct cowmem_member {
  *
  * The cut is consistent: if the snapshot has one store, it has every store and
  * atomic operation that happened before it, on any thread or process, through
- * any mapping.  A write() is cut at page boundaries.  Writes through page
+ * any mapping.  Of a write() it may have some pages.  Writes through page
  * references in flight (O_DIRECT, io_uring, process_vm_writev, ptrace) fall on
  * either side, page by page.
  *
@@ -238,9 +249,8 @@ struct cowmem_member {
  * Errors: EACCES (handle, or fd of a member, cannot read), EINVAL (name; range
  * not aligned, beyond the end, or empty because @offset is the end; more than
  * max_members; one buffer twice; only one of @members and @nr_members is 0),
- * EBADF (a member is not a handle of a cowmem buffer), EOPNOTSUPP (ranges or
- * groups without their feature bits), EIO (a page that has to be copied because
- * it is pinned has a memory error), ENOSPC (so, at the LIMIT).
+ * EBADF (a member is not a handle of a cowmem buffer), EIO (a page that has to be
+ * copied because it is pinned has a memory error), ENOSPC (so, at the LIMIT).
  */
 struct cowmem_snapshot {
 	__u32 size;
@@ -252,8 +262,6 @@ struct cowmem_snapshot {
 	__s32 fd;
 	char name[COWMEM_NAME_MAX];
 };
-
-#define COWMEM_WRITABLE		(1U << 1)	/* an independent, writable clone */
 
 /**
  * struct cowmem_restore - ioctl(COWMEM_RESTORE)
@@ -272,7 +280,13 @@ struct cowmem_snapshot {
  * for the whole buffer.  No mapping and no snapshot shows a part of it, or new
  * content before the old is gone everywhere.  Private copies of MAP_PRIVATE
  * mappings stay, but for those beyond a new end.  A page of this buffer that is
- * pinned for writing keeps its place and gets the content.
+ * pinned for writing keeps its place and gets the content.  A read() may see a
+ * part of it, page by page.
+ *
+ * With COWMEM_IN_PLACE the caller promises that nobody writes to this buffer
+ * meanwhile (else those pages have some of both), and up to 1,024 pages that
+ * differ are copied back where they are, mapped writable as before.  Who reads
+ * meanwhile may see a part.
  *
  * Errors: EBADF (source is not a handle of a cowmem buffer), EACCES (this
  * handle cannot write or the source cannot be read), EPERM (this buffer is
@@ -290,12 +304,6 @@ struct cowmem_restore {
 	__aligned_u64 source_offset;
 	__aligned_u64 length;
 };
-
-/* The caller promises that nobody writes meanwhile; small differences are
- * copied back into pages that stay mapped writable.  Who reads meanwhile may see
- * a part of it.
- */
-#define COWMEM_IN_PLACE		(1U << 0)
 
 /**
  * struct cowmem_extent - one range of a DIFF
@@ -319,13 +327,14 @@ struct cowmem_extent {
  * @size: sizeof(struct cowmem_diff)
  * @flags: 0
  * @other: a readable handle of the buffer to compare with
- * @nr_extents: in: length of the array; out: extents written to it
+ * @nr_extents: in: length of the array (to be set again before each call, as it
+ *	is overwritten); out: extents written to it, at most 1,024
  * @extents: address of an array of struct cowmem_extent
- * @cursor: in: where to start, in bytes; out: where to go on, or all ones at
- *	the end
+ * @cursor: in: where to start, in bytes; out: where to go on, or COWMEM_DIFF_END
  *
  * Lists the ranges in which this buffer and another do not share pages, in
- * ascending order, up to the end of the longer.  Never misses a difference,
+ * ascending order, up to the end of the longer.  (Equal bytes that were written
+ * to both are a difference.)  Never misses a difference,
  * never lists a page that is still shared, nor a hole of both.  One call sees
  * both at one moment; it may return fewer extents than there is room for, and
  * an extent may go on in the next.
@@ -346,8 +355,8 @@ struct cowmem_diff {
  * struct cowmem_limit - ioctl(COWMEM_LIMIT)
  * @size: sizeof(struct cowmem_limit)
  * @flags: 0
- * @limit: bytes of pages that the account of this buffer may hold; all ones:
- *	no limit
+ * @limit: bytes of pages that the account of this buffer may hold, of which a
+ *	part of a page does not count; COWMEM_NO_LIMIT
  *
  * An account is made with a fresh buffer and shared by all snapshots and clones
  * of it.  A page counts for the account whose buffer it was allocated for, until
@@ -372,7 +381,8 @@ struct cowmem_limit {
  * @__reserved: out: 0
  * @length: out: size of the buffer in bytes
  * @resident: out: bytes of pages that the buffer reaches, shared or not
- * @limit: out: LIMIT of the account in bytes, all ones: none
+ * @limit: out: LIMIT of the account in bytes, or COWMEM_NO_LIMIT
+ * @charged: out: bytes of pages that the account holds
  * @faults: out: page faults of MAP_SHARED and MAP_PRIVATE mappings served
  * @filled: out: holes that got a page
  * @copied: out: pages copied because another buffer shares them, or because of
@@ -382,20 +392,18 @@ struct cowmem_limit {
  * @held: out: pages copied only because somebody (a pin for DMA, a pipe, a
  *	reader) held a reference to them; part of @copied
  * @snapshots: out: snapshots taken of this buffer
- * @private: out: with COWMEM_SHARING: bytes of pages that this buffer reaches,
+ * @exclusive: out: with COWMEM_SHARING: bytes of pages that this buffer reaches,
  *	at one offset, and no other does (USS)
  * @proportional: out: with COWMEM_SHARING: bytes, each page split among the
  *	buffers that reach it (PSS), rounded down; the sum over all buffers is
- *	the bytes of pages held, less below one byte a page, whenever nothing
- *	changes meanwhile
+ *	the bytes of pages held, short by less than one byte for each buffer,
+ *	whenever nothing changes meanwhile
  * @index: out: with COWMEM_SHARING: bytes of the buffer's page index that no
  *	other buffer shares
  * @name: out: name of the buffer
  *
  * Constant time, but with COWMEM_SHARING time that grows with what is resident.
  * Counters are of this buffer, since it was made.
- *
- * Errors: EOPNOTSUPP (COWMEM_SHARING without its feature bit).
  */
 struct cowmem_stat {
 	__u32 size;
@@ -407,23 +415,23 @@ struct cowmem_stat {
 	__aligned_u64 length;
 	__aligned_u64 resident;
 	__aligned_u64 limit;
+	__aligned_u64 charged;
 	__aligned_u64 faults;
 	__aligned_u64 filled;
 	__aligned_u64 copied;
 	__aligned_u64 reused;
 	__aligned_u64 held;
 	__aligned_u64 snapshots;
-	__aligned_u64 private;
+	__aligned_u64 exclusive;
 	__aligned_u64 proportional;
 	__aligned_u64 index;
 	char name[COWMEM_NAME_MAX];
 };
 
-#define COWMEM_SHARING		(1U << 0)
-
 #define COWMEM_STATE_FROZEN	(1U << 0)
 #define COWMEM_STATE_PINNABLE	(1U << 1)
 
+/* Without a size: that is in the struct, which may grow. */
 #define COWMEM_IOC_TYPE	0xC3
 
 #define COWMEM_QUERY	_IO(COWMEM_IOC_TYPE, 0x00)
