@@ -155,10 +155,10 @@ void cowmem_buffer_revoke(struct cowmem_buffer *buf, pgoff_t index, pgoff_t nr)
 
 /*
  * May @old be written where it is?  Its path is exclusive and it is not
- * granted, so it had been shared.
+ * granted, so it had been shared.  @held: if not, only because of who holds it.
  */
 static bool page_reusable(struct cowmem_buffer *buf, pgoff_t index,
-			  struct page *old, struct page *known)
+			  struct page *old, struct page *known, bool *held)
 {
 	if (cowmem_page_owners(old) != 1)
 		return false;
@@ -166,22 +166,20 @@ static bool page_reusable(struct cowmem_buffer *buf, pgoff_t index,
 		return true;
 	/* Perhaps they are only our own PTEs. */
 	cowmem_buffer_revoke(buf, index, 1);
-	if (!cowmem_page_held(old, old == known))
-		return true;
-	atomic_long_inc(&buf->held);
-	return false;
+	*held = cowmem_page_held(old, old == known);
+	return !*held;
 }
 
 /* The page to put at @index instead of @old, or @old itself. */
 static struct page *page_to_store(struct cowmem_buffer *buf, pgoff_t index,
 				  struct page *old, struct page *known,
-				  struct cowmem_reserve *reserve)
+				  struct cowmem_reserve *reserve, bool *held)
 {
 	struct page *page;
 
 	if (old && PageHWPoison(old))
 		return ERR_PTR(-EIO);
-	if (old && page_reusable(buf, index, old, known))
+	if (old && page_reusable(buf, index, old, known, held))
 		return old;
 	page = cowmem_page_pop(&reserve->page);
 	if (!page)
@@ -239,6 +237,7 @@ static int page_own(struct cowmem_buffer *buf, pgoff_t index,
 		    struct page *known, struct cowmem_reserve *reserve,
 		    struct page **page)
 {
+	bool held = false;
 	struct page *old;
 	int granted;
 
@@ -256,13 +255,15 @@ static int page_own(struct cowmem_buffer *buf, pgoff_t index,
 	if (granted)
 		return PageHWPoison(old) ? -EIO : 0;
 
-	*page = page_to_store(buf, index, old, known, reserve);
+	*page = page_to_store(buf, index, old, known, reserve, &held);
 	if (IS_ERR(*page))
 		return PTR_ERR(*page);
 	spin_lock(&buf->tree_lock);
 	cowmem_tree_store(&buf->tree, index, *page);
 	spin_unlock(&buf->tree_lock);
 	page_replaced(buf, index, old, *page);
+	if (held)
+		atomic_long_inc(&buf->held);
 	return 0;
 }
 

@@ -7,20 +7,21 @@
  * Locks, outermost first
  * ----------------------
  *	inode lock	write(), truncate, fallocate(), restore, clone: one size
- *			change at a time
+ *			change at a time (but for sizing by mmap)
  *	mmap_lock, VMA lock
+ *	many_mutex	snap locks of a group
  *	buf->snap	shared: faults and writes, while they change or map a
- *			page; exclusive: snapshot, restore, clone, dedupe, diff,
+ *			page, and reads, while they look one up; exclusive: snapshot, restore, clone, dedupe, diff,
  *			truncate, fallocate(), sizing by mmap.  Of several
  *			buffers in the order of their addresses
  *	buf->leaf[]	one of a few, by leaf: who may replace or map a page
  *	page lock	of a page that a MAP_PRIVATE fault copies, see below
+ *	i_mmap		inside unmap_mapping_*(), or
  *	buf->tree_lock	the tree; nothing sleeps under it
- *	i_mmap		inside unmap_mapping_*()
  *	page-table lock
  *
- * Under snap and leaf no user memory is touched and nothing takes mmap_lock.
- * snap is never taken shared twice.
+ * Under snap and leaf nothing faults (write() copies with faults disabled) and
+ * nothing takes mmap_lock.  snap is never taken shared twice by one thread.
  *
  * What orders what
  * ----------------
@@ -49,7 +50,8 @@
  * Restore, clone, dedupe, punch, all through cowmem_replace(): what comes in is
  * prepared as a tree of its own, with all that can fail; then the PTEs of what
  * differs are revoked, and it is grafted on, under tree_lock.  No fault and no
- * snapshot sees a part of it, because of snap; a read() may, page by page.
+ * snapshot sees a part of it, because of snap.  A read(), which takes it for each
+ * page anew, may have old pages before new ones, and not the reverse.
  *
  * Two-buffer operations in both directions, and groups: they hold all snap
  * locks that they need before they look at anything.
@@ -300,7 +302,7 @@ int cowmem_buffer_extend(struct cowmem_buffer *buf);
  * @reserve: where to take a page and nodes from; filled as needed
  *
  * Context: may sleep.
- * Return: 0, -ENOMEM, -ENOSPC or -EIO.
+ * Return: 0, -ENOMEM, -ENOSPC, -EIO or -EINTR.
  */
 int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
 		       struct cowmem_reserve *reserve);
@@ -314,7 +316,7 @@ int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
  * What is hidden behind the end must not appear when the buffer grows.
  *
  * Context: may sleep.
- * Return: 0, -ENOMEM, -ENOSPC or -EIO.
+ * Return: 0, -ENOMEM, -ENOSPC, -EIO or -EINTR.
  */
 int cowmem_buffer_zero_tail(struct cowmem_buffer *buf, loff_t end,
 			    struct cowmem_reserve *reserve);

@@ -29,9 +29,14 @@
 static int copy_page_out(struct cowmem_buffer *buf, loff_t pos, size_t *bytes,
 			 struct iov_iter *to)
 {
-	struct page *page = cowmem_buffer_page(buf, pos >> PAGE_SHIFT);
+	struct page *page;
 	char *kaddr;
 
+	/* Behind a restore in progress: else new bytes could come before old. */
+	if (down_read_killable(&buf->snap))
+		return -EINTR;
+	page = cowmem_buffer_page(buf, pos >> PAGE_SHIFT);
+	up_read(&buf->snap);
 	if (!page) {
 		*bytes = iov_iter_zero(*bytes, to);
 		return 0;

@@ -7,6 +7,7 @@
 #	vmlinuz		to boot
 #	build/		to build modules against
 #	release		its version string
+#	loop.ko		block devices in files, for tests (debug has them built in)
 #
 # 6.1 and 6.12 are Debian's own, unpacked, not installed: what this machine boots
 # is none of our business.  debug is built from Debian's linux-source-6.12 with
@@ -49,12 +50,12 @@ download() {
 }
 
 stock() {
-    local meta=$1 image headers release kbuild root
+    local meta=$1 image headers release kbuild root loop
     apt-cache show "$meta" >/dev/null 2>&1 || apt-get update -qq >&2
     image=$(depends "linux-image-$meta" linux-image-)
     release=${image#linux-image-}
     root=$cache/stock-$release
-    if [ ! -e "$root/done" ]; then
+    if [ ! -e "$root/loop.ko" ]; then
         say "unpacking Debian's $release"
         rm -rf "$root"
         headers=linux-headers-$release
@@ -67,9 +68,14 @@ stock() {
         ln -s "usr/src/linux-headers-$release" "$root/build"
         ln -s "boot/vmlinuz-$release" "$root/vmlinuz"
         echo "$release" >"$root/release"
-        # Modules and their maps are most of it and never used.
+        # Modules are most of it; last of all, so that all is there if this is.
+        loop=$(find "$root" -path '*/drivers/block/loop.ko*')
+        if [ "${loop%.xz}" != "$loop" ]; then
+            xz -d "$loop"
+        fi
+        mv "${loop%.xz}" "$root/loop.tmp"
         rm -rf "$root/lib/modules" "$root/usr/lib/modules"
-        touch "$root/done"
+        mv "$root/loop.tmp" "$root/loop.ko"
     fi
     echo "$root"
 }

@@ -9,8 +9,11 @@
 #	ACCEL		QEMU's accelerator (default tcg; a /dev/kvm that opens may
 #			still hang, so kvm is never guessed)
 #	TIMEOUT		seconds until the VM counts as hung
-#	SHARD		one: only tests for which one CPU is enough; 1 or 2: every
-#			other of those; two: only the others
+#	SHARD		1 or 2: every other test of those for which one CPU is
+#			enough, with one thread that emulates both, so that two VMs
+#			share two cores; two: only the others
+#	SLOW		give each test so many times the seconds of tests.list
+#	LOG		what the VM says (default: in build/)
 #	COWMEM_*	what the tests say about it: how long they go on
 #	COWMEM_TREE	sources of the module (default: this tree)
 #	COWMEM_BUILD	where to build the module (default: build/ in this tree)
@@ -24,20 +27,21 @@ build=${COWMEM_BUILD:-$top/build}
 export COWMEM_BUILD=$build
 memory=2048
 accel=tcg,thread=multi
-case ${SHARD:-} in one|1|2) accel=tcg,thread=single ;; esac
+case ${SHARD:-} in 1|2) accel=tcg,thread=single ;; esac
 append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
 
-slow=1
+slow=${SLOW:-1}
 if [ "$kernel" = debug ]; then
     append+=" page_owner=on kmemleak=on kunit.enable=1"
     memory=1024
-    slow=6
+    slow=$((slow * 6))
     : "${COWMEM_STRESS_SNAPSHOTS=100}" "${COWMEM_MODEL_OPS=1000}"
 fi
 # PID 1 finds these in its environment.
 append+=" ${COWMEM_STRESS_SNAPSHOTS:+COWMEM_STRESS_SNAPSHOTS=$COWMEM_STRESS_SNAPSHOTS}"
 append+=" ${COWMEM_MODEL_OPS:+COWMEM_MODEL_OPS=$COWMEM_MODEL_OPS}"
 append+=" ${COWMEM_MODEL_SEED:+COWMEM_MODEL_SEED=$COWMEM_MODEL_SEED}"
+append+=" ${COWMEM_MODEL_TRACE:+COWMEM_MODEL_TRACE=$COWMEM_MODEL_TRACE}"
 append+=" ${COWMEM_CLONES_ROUNDS:+COWMEM_CLONES_ROUNDS=$COWMEM_CLONES_ROUNDS}"
 root=$("$here/kernel.sh" "$kernel")
 
@@ -55,7 +59,7 @@ select_tests() {
             [ -n "$wanted" ] || continue
         fi
         case ${SHARD:-}/$cpus in
-        /*|one/1|two/2) ;;
+        /*|two/2) ;;
         [12]/1) nr=$((nr + 1)); [ $((nr % 2)) -eq $((SHARD % 2)) ] || continue ;;
         *) continue ;;
         esac
@@ -111,12 +115,8 @@ if grep -q ' cp-reflink$' "$stage/tests.list"; then
     stage_program "$(command -v cp)" gnu
 fi
 if grep -q ' pins$' "$stage/tests.list"; then
-    # A block device for O_DIRECT; built in where it is no module.
-    loop=$(find "$root" -path '*/drivers/block/loop.ko*' | head -n 1)
-    case $loop in
-    *.xz) xz -dc "$loop" >"$stage/loop.ko" ;;
-    *.ko) cp "$loop" "$stage/" ;;
-    esac
+    # A block device for O_DIRECT.
+    [ "$kernel" = debug ] || cp "$root/loop.ko" "$stage/"
 fi
 cp /bin/busybox "$stage/bin/"
 cp "$here/init.sh" "$stage/init"

@@ -280,8 +280,8 @@ struct cowmem_snapshot {
  * for the whole buffer.  No mapping and no snapshot shows a part of it, or new
  * content before the old is gone everywhere.  Private copies of MAP_PRIVATE
  * mappings stay, but for those beyond a new end.  A page of this buffer that is
- * pinned for writing keeps its place and gets the content.  A read() may see a
- * part of it, page by page.
+ * pinned for writing keeps its place and gets the content.  A read() meanwhile may
+ * have old bytes followed by new ones, not the reverse.
  *
  * With COWMEM_IN_PLACE the caller promises that nobody writes to this buffer
  * meanwhile (else those pages have some of both), and up to 1,024 pages that
