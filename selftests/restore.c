@@ -2822,16 +2822,25 @@ FIXTURE(versions)
 {
 	struct buffer to, from;
 	struct versions *shared;
+	int pipe[2];
 };
 
+/* @held: a page in the middle is pinned, so it stays and gets the content. */
 FIXTURE_VARIANT(versions)
 {
 	void (*watch)(int fd, struct versions *versions);
+	bool held;
 };
 
 FIXTURE_VARIANT_ADD(versions, mapping) { .watch = watch_mapping };
 FIXTURE_VARIANT_ADD(versions, new_mapping) { .watch = watch_new_mapping };
 FIXTURE_VARIANT_ADD(versions, read) { .watch = watch_read };
+FIXTURE_VARIANT_ADD(versions, mapping_of_held) {
+	.watch = watch_mapping, .held = true,
+};
+FIXTURE_VARIANT_ADD(versions, read_of_held) {
+	.watch = watch_read, .held = true,
+};
 
 FIXTURE_SETUP(versions)
 {
@@ -2840,10 +2849,17 @@ FIXTURE_SETUP(versions)
 	ASSERT_TRUE(buffer_create(&self->from, NR));
 	self->shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->shared);
+	if (variant->held) {
+		self->to.p[NR / 2 * PAGE] = 0;
+		ASSERT_EQ(0, pipe(self->pipe));
+		ASSERT_TRUE(pipe_hold(self->pipe, self->to.p + NR / 2 * PAGE));
+	}
 }
 
 FIXTURE_TEARDOWN(versions)
 {
+	if (variant->held)
+		pipe_close(self->pipe);
 	buffer_close(&self->to);
 	buffer_close(&self->from);
 	munmap(self->shared, PAGE);
