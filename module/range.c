@@ -39,9 +39,28 @@ static struct span span_of(loff_t offset, loff_t length)
 	return range;
 }
 
-/* Put fresh pages into a tree: where @buf has holes, or everywhere. */
+/* Where the next fresh page goes: a hole or, with @whole, a page in the range. */
+static pgoff_t next_fresh(struct cowmem_buffer *buf, const struct span *range,
+			  bool whole, pgoff_t index)
+{
+	pgoff_t hole;
+
+	for (;; index++) {
+		if (whole &&
+		    range->first + index - range->whole_first < range->whole_nr)
+			return index;
+		spin_lock(&buf->tree_lock);
+		hole = cowmem_tree_next_hole(&buf->tree, range->first + index);
+		spin_unlock(&buf->tree_lock);
+		hole -= range->first;
+		if (!whole || hole == index || index >= range->nr)
+			return hole;
+	}
+}
+
+/* Put fresh pages into a tree: in place of holes, and of @whole pages. */
 static int piece_fill(struct cowmem_buffer *buf, const struct span *range,
-		      bool holes, struct cowmem_tree *piece,
+		      bool whole, struct cowmem_tree *piece,
 		      struct cowmem_reserve *reserve)
 {
 	pgoff_t index = 0;
@@ -51,13 +70,7 @@ static int piece_fill(struct cowmem_buffer *buf, const struct span *range,
 	for (;; index++) {
 		struct page *page;
 
-		if (holes) {
-			spin_lock(&buf->tree_lock);
-			index = cowmem_tree_next_hole(&buf->tree,
-						      range->first + index) -
-				range->first;
-			spin_unlock(&buf->tree_lock);
-		}
+		index = next_fresh(buf, range, whole, index);
 		if (index >= range->nr)
 			return 0;
 		if (fatal_signal_pending(current))
@@ -209,7 +222,7 @@ static int range_fill(struct cowmem_buffer *buf, const struct span *range,
 	struct cowmem_tree fresh = { };
 	int err;
 
-	err = piece_fill(buf, range, true, &fresh, &reserve);
+	err = piece_fill(buf, range, false, &fresh, &reserve);
 	if (!err && unshare)
 		err = unshare_pages(buf, range);
 	if (!err && down_write_killable(&buf->snap))
@@ -359,7 +372,7 @@ int cowmem_range_zero(struct cowmem_buffer *buf, loff_t offset, loff_t length,
 	struct cowmem_tree piece = { };
 	int err;
 
-	err = piece_fill(buf, &range, false, &piece, &reserve);
+	err = piece_fill(buf, &range, true, &piece, &reserve);
 	if (!err && down_write_killable(&buf->snap))
 		err = -EINTR;
 	if (err)
