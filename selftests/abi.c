@@ -42,37 +42,79 @@ union arg {
 	char bytes[2 * PAGE];
 };
 
+/*
+ * What a test works on: a handle of a buffer with one page, another buffer, all
+ * hole, an array of extents, and room for a struct of up to two pages with
+ * nothing mapped behind.
+ */
+struct subject {
+	int fd;
+	char *store;
+	char value;			/* of the first byte */
+	int other;
+	struct cowmem_extent extents[4];
+	union arg *arg;
+	int next_fd;
+	long pages;
+	struct cowmem_stat before, other_before;
+};
+
 /* A kind of ioctl, with how to make a valid struct of it. */
 struct kind {
 	unsigned long cmd;
 	size_t size;
 	__u32 flags;			/* that it knows */
-	void (*fill)(union arg *arg);	/* inputs, but for size and flags */
+	/* Inputs, but for size and flags. */
+	void (*fill)(union arg *arg, const struct subject *s);
+	__u64 feature;			/* COWMEM_FEATURE_*, or 0: always there */
 };
 
-static void fill_nothing(union arg *arg)
+static void fill_nothing(union arg *arg, const struct subject *s)
 {
 }
 
-static void fill_create(union arg *arg)
+static void fill_create(union arg *arg, const struct subject *s)
 {
 	arg->create.length = LENGTH;
 	memset(arg->create.name, 0, sizeof(arg->create.name));
 	arg->create.__reserved = 0;
 }
 
-static void fill_file(union arg *arg)
+static void fill_file(union arg *arg, const struct subject *s)
 {
 	arg->file.__reserved = 0;
 }
 
-static void fill_snapshot(union arg *arg)
+static void fill_snapshot(union arg *arg, const struct subject *s)
 {
 	arg->snapshot.offset = 0;
 	arg->snapshot.length = 0;
 	arg->snapshot.members = 0;
 	arg->snapshot.nr_members = 0;
 	memset(arg->snapshot.name, 0, sizeof(arg->snapshot.name));
+}
+
+static void fill_restore(union arg *arg, const struct subject *s)
+{
+	arg->restore.source = s->other;
+	arg->restore.__reserved = 0;
+	arg->restore.offset = 0;
+	arg->restore.source_offset = 0;
+	arg->restore.length = 0;
+}
+
+static void fill_diff(union arg *arg, const struct subject *s)
+{
+	arg->diff.other = s->other;
+	arg->diff.nr_extents = ARRAY_SIZE(s->extents);
+	arg->diff.extents = (uintptr_t)s->extents;
+	arg->diff.cursor = 0;
+}
+
+/* Not what it is, and not what stops any test. */
+static void fill_limit(union arg *arg, const struct subject *s)
+{
+	arg->limit.limit = 64 * PAGE;
 }
 
 static const struct kind query = {
@@ -90,21 +132,20 @@ static const struct kind snapshot = {
 	COWMEM_SNAPSHOT, sizeof(struct cowmem_snapshot),
 	COWMEM_CLOEXEC | COWMEM_WRITABLE, fill_snapshot
 };
+static const struct kind restore = {
+	COWMEM_RESTORE, sizeof(struct cowmem_restore), COWMEM_IN_PLACE,
+	fill_restore, COWMEM_FEATURE_RESTORE
+};
+static const struct kind diff = {
+	COWMEM_DIFF, sizeof(struct cowmem_diff), 0, fill_diff,
+	COWMEM_FEATURE_DIFF
+};
 static const struct kind stat_kind = {
 	COWMEM_STAT, sizeof(struct cowmem_stat), COWMEM_SHARING, fill_nothing
 };
-
-/*
- * What a test works on: a handle of a buffer with one page, and room for a
- * struct of up to two pages with nothing mapped behind.
- */
-struct subject {
-	int fd;
-	char *store;
-	union arg *arg;
-	int next_fd;
-	long pages;
-	struct cowmem_stat before;
+static const struct kind limit = {
+	COWMEM_LIMIT, sizeof(struct cowmem_limit), 0, fill_limit,
+	COWMEM_FEATURE_LIMIT
 };
 
 static void subject_init(struct __test_metadata *_metadata, struct subject *s)
@@ -118,8 +159,12 @@ static void subject_init(struct __test_metadata *_metadata, struct subject *s)
 		TH_LOG("/dev/cowmem: %s", strerror(-s->fd));
 	s->store = cow_map(s->fd, LENGTH, PROT_READ | PROT_WRITE);
 	ASSERT_NE(s->store, MAP_FAILED);
-	s->store[0] = 1;
+	s->store[0] = s->value = 1;
+	s->other = cow_create(LENGTH, "other");
+	ASSERT_GE(s->other, 0);
+	memset(s->extents, POISON, sizeof(s->extents));
 	s->before = cow_stat(s->fd);
+	s->other_before = cow_stat(s->other);
 	s->pages = cow_param("pages");
 	s->next_fd = next_fd();
 }
@@ -128,39 +173,57 @@ static void subject_exit(struct subject *s)
 {
 	munmap(s->store, LENGTH);
 	munmap(s->arg, 2 * PAGE);
+	close(s->other);
 	close(s->fd);
 }
 
-/* A valid struct at @arg with all outputs poisoned. */
-static union arg *valid_at(const struct kind *kind, void *where)
+/* A valid struct at @where with all outputs poisoned. */
+static union arg *valid_at(const struct kind *kind, const struct subject *s,
+			   void *where)
 {
 	union arg *arg = where;
 
 	memset(arg, POISON, kind->size);
 	arg->size = kind->size;
 	arg->flags = 0;
-	kind->fill(arg);
+	kind->fill(arg, s);
 	return arg;
 }
 
 static union arg *valid(const struct kind *kind, struct subject *s)
 {
 	memset(s->arg, 0, sizeof(*s->arg));
-	return valid_at(kind, s->arg);
+	return valid_at(kind, s, s->arg);
 }
 
-/* No fd, no page and no snapshot more than before. */
+/* Has nothing been written to the array of extents? */
+static bool extents_untouched(const struct subject *s)
+{
+	const unsigned char *byte = (const unsigned char *)s->extents;
+	size_t i;
+
+	for (i = 0; i < sizeof(s->extents); i++)
+		if (byte[i] != POISON)
+			return false;
+	return true;
+}
+
+/* No fd, no page and no snapshot more than before, and no other content. */
 static void expect_nothing_made(struct __test_metadata *_metadata,
 				struct subject *s)
 {
-	struct cowmem_stat now = cow_stat(s->fd);
+	struct cowmem_stat now = cow_stat(s->fd), other = cow_stat(s->other);
 
 	EXPECT_EQ(next_fd(), s->next_fd);
 	EXPECT_EQ(cow_param("pages"), s->pages);
 	EXPECT_EQ(now.snapshots, s->before.snapshots);
 	EXPECT_EQ(now.length, s->before.length);
+	EXPECT_EQ(now.limit, s->before.limit);
+	EXPECT_EQ(memcmp(&other, &s->other_before, sizeof(other)), 0);
+	EXPECT_TRUE(extents_untouched(s));
+	EXPECT_EQ(s->store[0], s->value);
 	/* A forgotten snapshot would make this store copy. */
-	s->store[0]++;
+	s->store[0] = ++s->value;
 	now = cow_stat(s->fd);
 	EXPECT_EQ(now.copied, s->before.copied);
 	EXPECT_EQ(cow_param("pages"), s->pages);
@@ -205,10 +268,14 @@ FIXTURE_VARIANT_ADD(every, query) { .kind = &query };
 FIXTURE_VARIANT_ADD(every, create) { .kind = &create };
 FIXTURE_VARIANT_ADD(every, file) { .kind = &file };
 FIXTURE_VARIANT_ADD(every, snapshot) { .kind = &snapshot };
+FIXTURE_VARIANT_ADD(every, restore) { .kind = &restore };
+FIXTURE_VARIANT_ADD(every, diff) { .kind = &diff };
 FIXTURE_VARIANT_ADD(every, stat) { .kind = &stat_kind };
+FIXTURE_VARIANT_ADD(every, limit) { .kind = &limit };
 
 FIXTURE_SETUP(every)
 {
+	NEED_BITS(variant->kind->feature);
 	subject_init(_metadata, &self->s);
 }
 
@@ -244,7 +311,8 @@ TEST_F(every, exact_size_works_and_writes_nothing_behind)
 
 TEST_F(every, exact_size_works_at_the_end_of_mapped_memory)
 {
-	union arg *arg = valid_at(variant->kind, self->s.arg->bytes + 2 * PAGE -
+	union arg *arg = valid_at(variant->kind, &self->s,
+				  self->s.arg->bytes + 2 * PAGE -
 				  variant->kind->size);
 
 	EXPECT_EQ(cow_ioctl(self->s.fd, variant->kind->cmd, arg), 0);
@@ -252,14 +320,16 @@ TEST_F(every, exact_size_works_at_the_end_of_mapped_memory)
 
 TEST_F(every, unaligned_struct_works)
 {
-	union arg *arg = valid_at(variant->kind, self->s.arg->bytes + 1);
+	union arg *arg = valid_at(variant->kind, &self->s,
+				  self->s.arg->bytes + 1);
 
 	EXPECT_EQ(cow_ioctl(self->s.fd, variant->kind->cmd, arg), 0);
 }
 
 TEST_F(every, struct_across_two_pages_works)
 {
-	union arg *arg = valid_at(variant->kind, self->s.arg->bytes + PAGE - 12);
+	union arg *arg = valid_at(variant->kind, &self->s,
+				  self->s.arg->bytes + PAGE - 12);
 
 	EXPECT_EQ(cow_ioctl(self->s.fd, variant->kind->cmd, arg), 0);
 }
@@ -338,7 +408,7 @@ TEST_F(every, struct_that_runs_into_unmapped_memory_is_EFAULT)
 	static union arg whole;
 	char *at = self->s.arg->bytes + 2 * PAGE - bytes;
 
-	valid_at(variant->kind, &whole);
+	valid_at(variant->kind, &self->s, &whole);
 	memcpy(at, &whole, bytes);
 	fails_at(_metadata, &self->s, self->s.fd, variant->kind->cmd, at, bytes,
 		 EFAULT);
@@ -349,7 +419,8 @@ TEST_F(every, tail_that_runs_into_unmapped_memory_is_EFAULT)
 	size_t bytes = variant->kind->size + 8;
 	union arg *arg;
 
-	arg = valid_at(variant->kind, self->s.arg->bytes + 2 * PAGE - bytes);
+	arg = valid_at(variant->kind, &self->s,
+		       self->s.arg->bytes + 2 * PAGE - bytes);
 	arg->size = bytes + 8;
 	fails_at(_metadata, &self->s, self->s.fd, variant->kind->cmd, arg, bytes,
 		 EFAULT);
@@ -376,7 +447,8 @@ TEST_F(every, output_in_read_only_memory_is_EFAULT_and_makes_nothing)
 
 TEST_F(every, output_that_runs_into_read_only_memory_is_not_begun)
 {
-	union arg *arg = valid_at(variant->kind, self->s.arg->bytes + PAGE -
+	union arg *arg = valid_at(variant->kind, &self->s,
+				  self->s.arg->bytes + PAGE -
 				  variant->kind->size + 4);
 
 	ASSERT_EQ(mprotect(self->s.arg->bytes + PAGE, PAGE, PROT_READ), 0);
@@ -399,7 +471,7 @@ TEST_F(every, each_unknown_flag_is_EINVAL)
 
 TEST_F(every, unknown_flag_beside_a_known_one_is_EINVAL)
 {
-	valid(variant->kind, &self->s)->flags = COWMEM_CLOEXEC | 1U << 31;
+	valid(variant->kind, &self->s)->flags = variant->kind->flags | 1U << 31;
 	fails(_metadata, &self->s, variant->kind, EINVAL);
 }
 
@@ -470,7 +542,8 @@ TEST_F(every, device_handle_works)
 /* A program may keep its structs in a buffer, even in the one it snapshots. */
 TEST_F(every, struct_in_the_buffer_itself_works)
 {
-	union arg *arg = valid_at(variant->kind, self->s.store + PAGE);
+	union arg *arg = valid_at(variant->kind, &self->s,
+				  self->s.store + PAGE);
 
 	EXPECT_EQ(cow_ioctl(self->s.fd, variant->kind->cmd, arg), 0);
 	EXPECT_EQ(arg->size, variant->kind->size);
@@ -495,12 +568,12 @@ TEST_F(every, struct_of_a_32_bit_caller_is_the_same)
 	volatile int ret = -ENOSYS;
 
 	ASSERT_NE(low, MAP_FAILED);
-	valid_at(variant->kind, low);
+	valid_at(variant->kind, &self->s, low);
 	if (COW_TRY(ret = ioctl32(self->s.fd, variant->kind->cmd, low)) ||
 	    ret == -ENOSYS)
 		SKIP(return, "kernel without IA32_EMULATION");
 	EXPECT_EQ(ret, 0);
-	valid_at(variant->kind, low)->size--;
+	valid_at(variant->kind, &self->s, low)->size--;
 	self->s.before = cow_stat(self->s.fd);
 	self->s.next_fd = next_fd();
 	EXPECT_EQ(ioctl32(self->s.fd, variant->kind->cmd, low), -EINVAL);

@@ -68,11 +68,6 @@ static long buffer_clone_range(struct buffer *dst, uint64_t to,
 	return err;
 }
 
-static long copy_range(int dst, off_t to, int src, off_t from, size_t length)
-{
-	return ret(copy_file_range(src, &from, dst, &to, length, 0));
-}
-
 /* What is left of @length up to the end of @src. */
 static size_t copy_length(struct buffer *src, size_t from, size_t length)
 {
@@ -1508,6 +1503,48 @@ TEST_F(limited, short_count_of_a_copy_that_needs_more)
 	EXPECT_GT(6 * PAGE, n);
 	model_copy(&self->dst, 4 * PAGE, &self->src, 1, n);
 	EXPECT_GE(self->pages + 2, cow_param("pages"));
+}
+
+/* The page has to be copied, so that it can stay with the source. */
+TEST_F(pair, ENOSPC_pinned_page_of_the_source_at_its_LIMIT)
+{
+	struct cowmem_stat src, dst, now;
+
+	NEED(LIMIT);
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->src.p + 3 * PAGE));
+	ASSERT_EQ(0, cow_limit(self->src.fd, SIZE));
+	src = cow_stat(self->src.fd);
+	dst = cow_stat(self->dst.fd);
+	ASSERT_EQ(SIZE, src.charged);
+	EXPECT_EQ(-ENOSPC, buffer_clone(&self->dst, &self->src));
+	EXPECT_EQ(-ENOSPC, buffer_clone_range(&self->dst, 5 * PAGE, &self->src,
+					      2 * PAGE, 4 * PAGE));
+	EXPECT_EQ(-ENOSPC, buffer_copy(&self->dst, 5 * PAGE, &self->src,
+				       2 * PAGE, 4 * PAGE));
+	now = cow_stat(self->src.fd);
+	EXPECT_EQ(0, memcmp(&now, &src, sizeof(now)));
+	now = cow_stat(self->dst.fd);
+	EXPECT_EQ(0, memcmp(&now, &dst, sizeof(now)));
+	EXPECT_EQ(self->pages, cow_param("pages"));
+	EXPECT_TRUE(buffer_ok(&self->src));
+	EXPECT_TRUE(buffer_ok(&self->dst));
+
+	/* Nothing is shared: no store of either side needs a page. */
+	ASSERT_EQ(0, cow_limit(self->dst.fd, SIZE));
+	EXPECT_EQ(0, COW_TRY(buffer_store_all(&self->src)));
+	EXPECT_EQ(0, COW_TRY(buffer_store_all(&self->dst)));
+	EXPECT_EQ(src.copied, cow_stat(self->src.fd).copied);
+	EXPECT_EQ(dst.copied, cow_stat(self->dst.fd).copied);
+
+	/* Pages beside it can be had. */
+	EXPECT_EQ(0, buffer_clone_range(&self->dst, 4 * PAGE, &self->src,
+					4 * PAGE, 4 * PAGE));
+	ASSERT_EQ(0, cow_limit(self->dst.fd, COWMEM_NO_LIMIT));
+	ASSERT_EQ(0, cow_limit(self->src.fd, COWMEM_NO_LIMIT));
+	EXPECT_EQ(0, buffer_clone(&self->dst, &self->src));
+	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
+	buffer_store(&self->src, 3 * PAGE + 9, '!');
+	EXPECT_TRUE(pipe_has_page(self->pipefd, self->src.want + 3 * PAGE));
 }
 
 /*

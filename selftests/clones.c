@@ -30,8 +30,8 @@
  *				the same object there is a second file or a mapping
  *	SameSrcAndDst		ranges that overlap: EINVAL
  *
- * COWMEM_CLONES_ROUNDS is the number of rounds of the two races (100; Zircon
- * makes 1,000 of each).
+ * COWMEM_CLONES_ROUNDS is the number of rounds of each of the two races (1,000,
+ * as in Zircon).
  */
 #include <pthread.h>
 #include <sched.h>
@@ -1309,7 +1309,7 @@ static unsigned int nr_rounds(void)
 {
 	const char *text = getenv("COWMEM_CLONES_ROUNDS");
 
-	return text ? strtoul(text, NULL, 0) : 100;
+	return text ? strtoul(text, NULL, 0) : 1000;
 }
 
 struct race {

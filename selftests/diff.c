@@ -1039,6 +1039,68 @@ TEST_F(large, run_of_many_pages_is_one_extent)
 	EXPECT_EQ(nr * PAGE, list.extents[0].length);
 }
 
+/* More than one call lists, whatever room there is. */
+TEST_F(large, pages_apart_in_more_extents_than_one_call_lists)
+{
+	static struct cowmem_extent extents[1100];
+	unsigned int want = ARRAY_SIZE(extents), found = 0, i;
+	uint64_t cursor = 0, start;
+	const unsigned char *rest;
+	int nr;
+
+	for (i = 0; i < want; i++)
+		ASSERT_TRUE(write_byte(self->clone, 2 * i * PAGE, '!'));
+	do {
+		memset(extents, POISON, sizeof(extents));
+		start = cursor;
+		nr = cow_diff(self->clone, self->origin, extents, want, &cursor);
+		ASSERT_LT(0, nr);
+		ASSERT_GE(1024, nr);
+		ASSERT_TRUE(call_valid(extents, nr, start, cursor));
+		for (i = 0; i < nr; i++, found++) {
+			ASSERT_EQ(2 * found * PAGE, extents[i].offset);
+			ASSERT_EQ(PAGE, extents[i].length);
+			ASSERT_EQ(COWMEM_EXTENT_DATA, extents[i].flags);
+		}
+		rest = (const unsigned char *)&extents[nr];
+		EXPECT_EQ(POISON, rest[0]);
+		EXPECT_EQ(0, memcmp(rest, rest + 1,
+				    (want - nr) * sizeof(extents[0]) - 1));
+	} while (cursor != END);
+	EXPECT_EQ(want, found);
+}
+
+/*
+ * The buffer has one page in all places, the other has none: pages of their own
+ * would take more memory than the machine may have.
+ */
+TEST_F_TIMEOUT(large, run_of_300000_pages_is_listed_without_a_gap, 300)
+{
+	unsigned long nr = 300000, done = 1, step;
+	struct list list;
+	int fd, other;
+
+	NEED(CLONE);
+	fd = cow_create(0, "run");
+	ASSERT_GE(fd, 0);
+	other = cow_create(0, "none");
+	ASSERT_GE(other, 0);
+	ASSERT_EQ(PAGE, write_page(fd, 0, '!'));
+	for (; done < nr; done += step) {
+		step = done < nr - done ? done : nr - done;
+		ASSERT_EQ(0, cow_clone_range(fd, done * PAGE, fd, 0,
+					     step * PAGE));
+	}
+	ASSERT_EQ(nr * PAGE, cow_stat(fd).length);
+	ASSERT_EQ(0, list_diff(&list, fd, other, 0, ROOM));
+	ASSERT_EQ(1, list.nr);
+	EXPECT_EQ(0, list.extents[0].offset);
+	EXPECT_EQ(nr * PAGE, list.extents[0].length);
+	EXPECT_EQ(COWMEM_EXTENT_DATA, list.extents[0].flags);
+	close(fd);
+	close(other);
+}
+
 /* The shortest of some. */
 static double diff_seconds(int fd, int other)
 {

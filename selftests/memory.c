@@ -2,8 +2,11 @@
 /*
  * Whose memory it is, and what happens when it runs out or breaks: charging to
  * the cgroup that touches, OOM kills of the toucher alone, pages with a memory
- * error.
+ * error: EIO from each call that would have to read one.
  */
+#include <linux/falloc.h>
+#include <linux/fs.h>
+
 #include "common.h"
 #include "kselftest_harness.h"
 #include "util.h"
@@ -121,17 +124,10 @@ TEST_F(cgroup, only_the_offender_is_killed_and_others_keep_their_content)
 	munmap(map, 64 * MIB);
 }
 
-static unsigned long pfn_of(void *addr)
-{
-	uint64_t entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-
-	if (pread(fd, &entry, sizeof(entry), (uintptr_t)addr / PAGE * 8) !=
-	    sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry & ((1ULL << 55) - 1);
-}
+/*
+ * Pages with a memory error.  Where the kernel cannot take it back, each of them
+ * is lost until the next boot.
+ */
 
 /* A poisoned page is never freed, and would look like a leak. */
 static void unpoison(unsigned long pfn)
@@ -140,6 +136,13 @@ static void unpoison(unsigned long pfn)
 
 	snprintf(text, sizeof(text), "%#lx", pfn);
 	write_file("/sys/kernel/debug/hwpoison/unpoison-pfn", text);
+}
+
+/* Let the page that is mapped at @p have an error.  Can this kernel do that? */
+static bool poison(char *p)
+{
+	expect_noise();
+	return !madvise(p, PAGE, MADV_HWPOISON) || errno != EINVAL;
 }
 
 TEST(page_with_a_memory_error_is_refused_and_the_others_go_on)
@@ -158,10 +161,9 @@ TEST(page_with_a_memory_error_is_refused_and_the_others_go_on)
 	ASSERT_NE(then, MAP_FAILED);
 	/* Map it for reading: that is what madvise() finds. */
 	ASSERT_EQ(live[PAGE], 1);
-	pfn = pfn_of(live + PAGE);
+	pfn = frame_of(live + PAGE);
 	ASSERT_NE(pfn, 0);
-	expect_noise();
-	if (madvise(live + PAGE, PAGE, MADV_HWPOISON) && errno == EINVAL)
+	if (!poison(live + PAGE))
 		SKIP(return, "kernel without MEMORY_FAILURE");
 	/* Not mapped yet: must not become. */
 	EXPECT_EQ(COW_TRY(c = *(volatile char *)(then + PAGE)), SIGBUS);
@@ -181,6 +183,426 @@ TEST(page_with_a_memory_error_is_refused_and_the_others_go_on)
 	munmap(then, 4 * PAGE);
 	close(snap);
 	close(fd);
+	unpoison(pfn);
+}
+
+#define NR	4UL
+#define SIZE	(NR * PAGE)
+
+/* All but page 1 are as fill_pages() made them, and that has an error. */
+static bool page_1_broken(int fd)
+{
+	unsigned long i;
+	char byte;
+
+	for (i = 0; i < NR; i++)
+		if (i != 1 && !page_reads_as(fd, i, value_of(i)))
+			return false;
+	return ret(pread(fd, &byte, 1, PAGE)) == -EIO;
+}
+
+/* All that STAT tells, but for page faults. */
+static bool stat_same(int fd, const struct cowmem_stat *before)
+{
+	struct cowmem_stat now = cow_stat(fd);
+
+	now.faults = before->faults;
+	return !memcmp(&now, before, sizeof(now));
+}
+
+/*
+ * Where to take content from: a frozen snapshot of a buffer, with an error in its
+ * page 1.  The buffer has a page of its own there, with the same bytes at first.
+ */
+
+FIXTURE(source)
+{
+	int fd, snap;
+	char *p, *q;
+	int pipefd[2];
+	unsigned long pfn;
+	long pages;
+	struct cowmem_stat before, snap_before;
+};
+
+FIXTURE_SETUP(source)
+{
+	self->fd = cow_create_mapped(SIZE, "source", &self->p);
+	ASSERT_GE(self->fd, 0);
+	fill_pages(self->p, NR);
+	self->snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(self->snap, 0);
+	self->q = cow_map(self->snap, SIZE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, self->q);
+	memset(self->p + PAGE, value_of(1), PAGE);
+	ASSERT_EQ(0, pipe(self->pipefd));
+	ASSERT_TRUE(pages_filled(self->q, 0, NR));
+	self->pfn = frame_of(self->q + PAGE);
+	ASSERT_NE(0, self->pfn);
+	ASSERT_NE(self->pfn, frame_of(self->p + PAGE));
+	if (!poison(self->q + PAGE))
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	self->before = cow_stat(self->fd);
+	self->snap_before = cow_stat(self->snap);
+	self->pages = cow_param("pages");
+}
+
+FIXTURE_TEARDOWN(source)
+{
+	pipe_close(self->pipefd);
+	munmap(self->p, SIZE);
+	munmap(self->q, SIZE);
+	close(self->fd);
+	close(self->snap);
+	unpoison(self->pfn);
+}
+
+/* The buffer, with @value in page 1. */
+static bool source_unused(FIXTURE_DATA(source) *self, char value)
+{
+	unsigned long i;
+
+	for (i = 0; i < NR; i++)
+		if (!page_reads_as(self->fd, i, i == 1 ? value : value_of(i)) ||
+		    !page_is(self->p + i * PAGE, i == 1 ? value : value_of(i)))
+			return false;
+	return stat_same(self->fd, &self->before) &&
+	       stat_same(self->snap, &self->snap_before) &&
+	       cow_param("pages") == self->pages;
+}
+
+/* The page that the pipe has is still the buffer's, to be stored to. */
+static bool pipe_has_live_page(FIXTURE_DATA(source) *self, char value)
+{
+	memset(self->p + PAGE, value, PAGE);
+	return stat_same(self->fd, &self->before) &&
+	       pipe_has(self->pipefd, value);
+}
+
+TEST_F(source, RESTORE_that_has_to_copy_it_is_EIO)
+{
+	NEED(RESTORE);
+	NEED(IN_PLACE);
+	memset(self->p + PAGE, '!', PAGE);
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->p + PAGE));
+	EXPECT_EQ(-EIO, cow_restore(self->fd, self->snap, 0));
+	EXPECT_TRUE(source_unused(self, '!'));
+	EXPECT_EQ(-EIO, cow_restore_range(self->fd, PAGE, self->snap, PAGE,
+					  PAGE, 0));
+	EXPECT_TRUE(source_unused(self, '!'));
+	EXPECT_EQ(-EIO, cow_restore(self->fd, self->snap, COWMEM_IN_PLACE));
+	EXPECT_TRUE(source_unused(self, '!'));
+	EXPECT_TRUE(pipe_has_live_page(self, '?'));
+	/* The pin is gone, the page is mapped writable. */
+	EXPECT_EQ(-EIO, cow_restore(self->fd, self->snap, COWMEM_IN_PLACE));
+	EXPECT_TRUE(source_unused(self, '?'));
+	/* Nobody has to read what is only shared. */
+	EXPECT_EQ(0, cow_restore(self->fd, self->snap, 0));
+	EXPECT_TRUE(page_1_broken(self->fd));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + PAGE));
+	EXPECT_EQ(self->pages - 1, cow_param("pages"));
+}
+
+TEST_F(source, clone_that_has_to_copy_it_is_EIO)
+{
+	NEED(CLONE);
+	memset(self->p + PAGE, '!', PAGE);
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->p + PAGE));
+	EXPECT_EQ(-EIO, ret(ioctl(self->fd, FICLONE, self->snap)));
+	EXPECT_TRUE(source_unused(self, '!'));
+	EXPECT_EQ(-EIO, cow_clone_range(self->fd, 0, self->snap, 0, 2 * PAGE));
+	EXPECT_TRUE(source_unused(self, '!'));
+	EXPECT_EQ(-EIO, copy_range(self->fd, 0, self->snap, 0, SIZE));
+	EXPECT_TRUE(source_unused(self, '!'));
+	EXPECT_TRUE(pipe_has_live_page(self, '?'));
+	/* Nobody has to read what is only shared. */
+	EXPECT_EQ(0, ret(ioctl(self->fd, FICLONE, self->snap)));
+	EXPECT_TRUE(page_1_broken(self->fd));
+	EXPECT_EQ(self->pages - 1, cow_param("pages"));
+}
+
+TEST_F(source, copy_of_a_part_of_it_is_EIO_or_short)
+{
+	char data[PAGE];
+
+	NEED(CLONE);
+	EXPECT_EQ(-EIO, copy_range(self->fd, PAGE, self->snap, PAGE + 100, 200));
+	EXPECT_EQ(-EIO, copy_range(self->fd, 100, self->snap, PAGE, PAGE));
+	EXPECT_EQ(-EIO, copy_range(self->fd, 2 * PAGE, self->snap, 2 * PAGE - 1,
+				   10));
+	EXPECT_TRUE(source_unused(self, value_of(1)));
+	/* All that there is of page 0. */
+	EXPECT_EQ(PAGE - 1, copy_range(self->fd, 2 * PAGE, self->snap, 1,
+				       2 * PAGE));
+	ASSERT_EQ(PAGE, pread(self->fd, data, PAGE, 2 * PAGE));
+	EXPECT_EQ(value_of(2), data[PAGE - 1]);
+	data[PAGE - 1] = value_of(0);
+	EXPECT_TRUE(page_is(data, value_of(0)));
+	EXPECT_TRUE(page_reads_as(self->fd, 1, value_of(1)));
+	EXPECT_TRUE(page_reads_as(self->fd, 3, value_of(3)));
+}
+
+TEST_F(source, dedupe_that_has_to_compare_it_is_EIO)
+{
+	NEED(DEDUPE);
+	/* Another page of its own that could be shared. */
+	memset(self->p + 2 * PAGE, value_of(2), PAGE);
+	self->before = cow_stat(self->fd);
+	self->pages = cow_param("pages");
+	EXPECT_EQ(-EIO, cow_dedupe(self->fd, PAGE, self->snap, PAGE, PAGE));
+	EXPECT_TRUE(source_unused(self, value_of(1)));
+	EXPECT_EQ(-EIO, cow_dedupe(self->fd, 0, self->snap, 0, SIZE));
+	EXPECT_TRUE(source_unused(self, value_of(1)));
+	EXPECT_EQ(2 * PAGE, cow_dedupe(self->fd, 2 * PAGE, self->snap, 2 * PAGE,
+				       2 * PAGE));
+	EXPECT_EQ(self->pages - 1, cow_param("pages"));
+}
+
+/*
+ * A buffer with an error in its page 1, which is its own, or which it shares with
+ * a snapshot
+ */
+
+FIXTURE(broken)
+{
+	int fd, snap;
+	char *p;
+	unsigned long pfn;
+	long pages;
+	struct cowmem_stat before;
+};
+
+FIXTURE_VARIANT(broken)
+{
+	bool shared;
+};
+
+FIXTURE_VARIANT_ADD(broken, own) { .shared = false };
+FIXTURE_VARIANT_ADD(broken, shared) { .shared = true };
+
+FIXTURE_SETUP(broken)
+{
+	self->fd = cow_create_mapped(SIZE, "broken", &self->p);
+	ASSERT_GE(self->fd, 0);
+	fill_pages(self->p, NR);
+	self->snap = variant->shared ? cow_snapshot(self->fd, 0) : -1;
+	if (variant->shared)
+		ASSERT_GE(self->snap, 0);
+	ASSERT_TRUE(pages_filled(self->p, 0, NR));
+	self->pfn = frame_of(self->p + PAGE);
+	ASSERT_NE(0, self->pfn);
+	if (!poison(self->p + PAGE))
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	self->before = cow_stat(self->fd);
+	self->pages = cow_param("pages");
+}
+
+FIXTURE_TEARDOWN(broken)
+{
+	munmap(self->p, SIZE);
+	close(self->fd);
+	if (variant->shared)
+		close(self->snap);
+	unpoison(self->pfn);
+}
+
+static bool broken_content_same(FIXTURE_DATA(broken) *self)
+{
+	return page_1_broken(self->fd) &&
+	       (self->snap < 0 || page_1_broken(self->snap));
+}
+
+static bool broken_unchanged(FIXTURE_DATA(broken) *self)
+{
+	return broken_content_same(self) && stat_same(self->fd, &self->before) &&
+	       cow_param("pages") == self->pages;
+}
+
+/* Page 1 reads as @value, and can be stored to; the snapshot has it as it was. */
+static bool broken_healed(FIXTURE_DATA(broken) *self, char value)
+{
+	if (!page_is(self->p + PAGE, value))
+		return false;
+	memset(self->p + PAGE, '!', PAGE);
+	return page_reads_as(self->fd, 1, '!') &&
+	       (self->snap < 0 || page_1_broken(self->snap));
+}
+
+TEST_F(broken, ftruncate_that_has_to_zero_a_part_is_EIO)
+{
+	EXPECT_EQ(-EIO, ret(ftruncate(self->fd, PAGE + 100)));
+	EXPECT_TRUE(broken_unchanged(self));
+	EXPECT_EQ(-EIO, ret(ftruncate(self->fd, 2 * PAGE - 1)));
+	EXPECT_TRUE(broken_unchanged(self));
+	/* Nobody has to read what goes as a whole. */
+	EXPECT_EQ(0, ret(ftruncate(self->fd, PAGE)));
+	EXPECT_EQ(0, ret(ftruncate(self->fd, SIZE)));
+	EXPECT_TRUE(broken_healed(self, 0));
+	EXPECT_TRUE(page_reads_as(self->fd, 0, value_of(0)));
+}
+
+TEST_F(broken, fallocate_that_has_to_read_it_is_EIO)
+{
+	static const int modes[] = {
+		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+		FALLOC_FL_ZERO_RANGE,
+	};
+	unsigned int i;
+
+	NEED(FALLOCATE);
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		EXPECT_EQ(-EIO, ret(fallocate(self->fd, modes[i], PAGE + 100,
+					      100)));
+		EXPECT_TRUE(broken_unchanged(self));
+		/* With the whole page behind it. */
+		EXPECT_EQ(-EIO, ret(fallocate(self->fd, modes[i], PAGE + 100,
+					      2 * PAGE - 100)));
+		EXPECT_TRUE(broken_unchanged(self));
+	}
+	/* With a part of page 0, which may be the buffer's own afterwards. */
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		EXPECT_EQ(-EIO, ret(fallocate(self->fd, modes[i], 100, PAGE)));
+		EXPECT_TRUE(broken_content_same(self));
+	}
+	if (variant->shared) {
+		EXPECT_EQ(-EIO, ret(fallocate(self->fd, FALLOC_FL_UNSHARE_RANGE,
+					      0, SIZE)));
+		EXPECT_TRUE(broken_content_same(self));
+	}
+	EXPECT_EQ(SIZE, cow_stat(self->fd).length);
+	EXPECT_EQ(SIZE, cow_stat(self->fd).resident);
+	/* Nobody has to read what is replaced as a whole. */
+	EXPECT_EQ(0, ret(fallocate(self->fd, FALLOC_FL_ZERO_RANGE, PAGE, PAGE)));
+	EXPECT_TRUE(broken_healed(self, 0));
+	EXPECT_TRUE(page_reads_as(self->fd, 0, value_of(0)));
+	EXPECT_TRUE(page_reads_as(self->fd, 2, value_of(2)));
+}
+
+TEST_F(broken, dedupe_that_has_to_compare_it_is_EIO)
+{
+	struct cowmem_stat other_before;
+	char *q;
+	int other;
+
+	NEED(DEDUPE);
+	NEED(RESTORE);
+	other = cow_create_mapped(SIZE, "other", &q);
+	ASSERT_GE(other, 0);
+	fill_pages(q, NR);
+	other_before = cow_stat(other);
+	self->pages = cow_param("pages");
+	EXPECT_EQ(-EIO, cow_dedupe(self->fd, 0, other, 0, SIZE));
+	EXPECT_TRUE(broken_unchanged(self));
+	EXPECT_EQ(-EIO, cow_dedupe(other, 0, self->fd, 0, SIZE));
+	EXPECT_TRUE(broken_unchanged(self));
+	EXPECT_TRUE(stat_same(other, &other_before));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	/* What is not compared is replaced. */
+	EXPECT_EQ(0, cow_restore(self->fd, other, 0));
+	EXPECT_TRUE(broken_healed(self, value_of(1)));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	munmap(q, SIZE);
+	close(other);
+}
+
+/* It has to be copied, so that the pin stays with the source. */
+TEST(pinned_page_of_a_live_source_with_a_memory_error_is_EIO)
+{
+	struct cowmem_stat before, other_before;
+	int fd, other, pipefd[2];
+	unsigned long pfn, i;
+	char *p, *q;
+
+	NEED(IN_PLACE);
+	NEED(CLONE);
+	fd = cow_create_mapped(SIZE, "live", &p);
+	ASSERT_GE(fd, 0);
+	other = cow_create_mapped(SIZE, "other", &q);
+	ASSERT_GE(other, 0);
+	fill_pages(p, NR);
+	memset(q, '!', SIZE);
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_TRUE(pipe_hold(pipefd, p + PAGE));
+	pfn = frame_of(p + PAGE);
+	ASSERT_NE(0, pfn);
+	if (!poison(p + PAGE))
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	before = cow_stat(fd);
+	other_before = cow_stat(other);
+
+	EXPECT_EQ(-EIO, cow_restore(other, fd, 0));
+	EXPECT_EQ(-EIO, cow_restore(other, fd, COWMEM_IN_PLACE));
+	EXPECT_EQ(-EIO, cow_restore_range(other, 0, fd, PAGE, PAGE, 0));
+	EXPECT_EQ(-EIO, ret(ioctl(other, FICLONE, fd)));
+	EXPECT_EQ(-EIO, cow_clone_range(other, 0, fd, PAGE, PAGE));
+	EXPECT_EQ(-EIO, copy_range(other, 0, fd, 0, SIZE));
+	EXPECT_TRUE(page_1_broken(fd));
+	for (i = 0; i < NR; i++)
+		EXPECT_TRUE(page_reads_as(other, i, '!'));
+	/* Nothing is shared: no store copies. */
+	p[0] = value_of(0);
+	memset(q, '?', SIZE);
+	EXPECT_TRUE(stat_same(fd, &before));
+	EXPECT_TRUE(stat_same(other, &other_before));
+	EXPECT_TRUE(page_1_broken(fd));
+	/* Pages beside it can be had. */
+	EXPECT_EQ(0, cow_clone_range(other, 0, fd, 2 * PAGE, 2 * PAGE));
+	EXPECT_TRUE(pages_filled(q, 2, 2));
+	munmap(p, SIZE);
+	munmap(q, SIZE);
+	close(fd);
+	close(other);
+	pipe_close(pipefd);
+	unpoison(pfn);
+}
+
+/* What is hidden behind the end would have to be zeroed first. */
+TEST(growing_from_a_last_page_with_a_memory_error_is_EIO)
+{
+	struct cowmem_stat before;
+	unsigned long pfn;
+	int fd, other;
+	char *p, *q;
+	long pages;
+
+	NEED(FALLOCATE);
+	NEED(CLONE);
+	fd = cow_create(2 * PAGE - 100, "tail");
+	ASSERT_GE(fd, 0);
+	p = cow_map(fd, 2 * PAGE, RW);
+	ASSERT_NE(MAP_FAILED, p);
+	fill_pages(p, 2);
+	other = cow_create_mapped(SIZE, "other", &q);
+	ASSERT_GE(other, 0);
+	fill_pages(q, NR);
+	pfn = frame_of(p + PAGE);
+	ASSERT_NE(0, pfn);
+	if (!poison(p + PAGE))
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	before = cow_stat(fd);
+	pages = cow_param("pages");
+
+	EXPECT_EQ(-EIO, ret(ftruncate(fd, SIZE)));
+	EXPECT_EQ(-EIO, ret(pwrite(fd, "!", 1, 3 * PAGE)));
+	EXPECT_EQ(-EIO, ret(fallocate(fd, 0, 2 * PAGE, PAGE)));
+	EXPECT_EQ(-EIO, ret(fallocate(fd, FALLOC_FL_ZERO_RANGE, 2 * PAGE,
+				      PAGE)));
+	EXPECT_EQ(-EIO, ret(fallocate(fd, FALLOC_FL_UNSHARE_RANGE, 2 * PAGE,
+				      PAGE)));
+	EXPECT_EQ(-EIO, cow_clone_range(fd, 2 * PAGE, other, 0, PAGE));
+	EXPECT_EQ(-EIO, copy_range(fd, 3 * PAGE, other, 1, 10));
+	EXPECT_TRUE(stat_same(fd, &before));
+	EXPECT_EQ(pages, cow_param("pages"));
+	EXPECT_TRUE(page_reads_as(fd, 0, value_of(0)));
+	/* Nobody has to read what goes as a whole. */
+	EXPECT_EQ(0, ret(ftruncate(fd, PAGE)));
+	EXPECT_EQ(0, ret(ftruncate(fd, SIZE)));
+	EXPECT_TRUE(page_reads_as(fd, 1, 0));
+	munmap(p, 2 * PAGE);
+	munmap(q, SIZE);
+	close(fd);
+	close(other);
 	unpoison(pfn);
 }
 

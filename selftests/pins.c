@@ -265,6 +265,56 @@ TEST_F(pinnable, load_of_the_last_sharer_copies_nothing)
 	EXPECT_TRUE(pages_are(q, 2, '2'));
 }
 
+/* What the load of a page needs that the account may not have. */
+static void load_at_the_LIMIT(struct __test_metadata *_metadata,
+			      FIXTURE_DATA(pinnable) *self, unsigned long index)
+{
+	struct cowmem_stat before, now;
+
+	ASSERT_EQ(0, cow_limit(self->fd, cow_stat(self->fd).charged));
+	before = cow_stat(self->fd);
+	EXPECT_EQ(SIGBUS, load_signal(self->p + index * PAGE));
+	EXPECT_EQ(SIGBUS, load_signal(self->p + index * PAGE));
+	now = cow_stat(self->fd);
+	before.faults = now.faults;
+	EXPECT_EQ(0, memcmp(&now, &before, sizeof(now)));
+	/* The very same load. */
+	ASSERT_EQ(0, cow_limit(self->fd, before.charged + PAGE));
+	EXPECT_EQ(0, load_signal(self->p + index * PAGE));
+	EXPECT_EQ(before.charged + PAGE, cow_stat(self->fd).charged);
+}
+
+TEST_F(pinnable, load_of_a_hole_at_the_LIMIT_is_SIGBUS)
+{
+	NEED(LIMIT);
+	self->p[0] = '!';
+	load_at_the_LIMIT(_metadata, self, 3);
+	EXPECT_EQ(2, cow_stat(self->fd).filled);
+	EXPECT_TRUE(page_is(self->p + 3 * PAGE, 0));
+	EXPECT_EQ('!', self->p[0]);
+	EXPECT_EQ(self->pages + 2, cow_param("pages"));
+}
+
+TEST_F(pinnable, load_of_a_shared_page_at_the_LIMIT_is_SIGBUS)
+{
+	char data[PAGE];
+	int snap;
+
+	NEED(LIMIT);
+	fill_pages(self->p, NR);
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	load_at_the_LIMIT(_metadata, self, 3);
+	EXPECT_EQ(1, cow_stat(self->fd).copied);
+	EXPECT_EQ(0, cow_stat(self->fd).held);
+	EXPECT_TRUE(page_is(self->p + 3 * PAGE, value_of(3)));
+	/* Who does not load needs no page. */
+	EXPECT_EQ(SIGBUS, load_signal(self->p + 4 * PAGE));
+	EXPECT_EQ(PAGE, pread(self->fd, data, PAGE, 4 * PAGE));
+	EXPECT_TRUE(page_is(data, value_of(4)));
+	EXPECT_TRUE(buffer_filled(snap));
+}
+
 TEST_F(pinnable, snapshot_without_pins_copies_nothing)
 {
 	int snap;

@@ -1617,6 +1617,123 @@ TEST_F(source, of_a_range_keeps_its_later_stores)
 }
 
 /*
+ * Many: more pages that differ than are copied back in place, or revoked at a
+ * time.  A buffer and a snapshot of it; then every @step-th page is stored to.
+ */
+
+#define MANY_NR		1100UL
+#define MANY_IN_PLACE	1024UL	/* as the header says */
+
+FIXTURE(many)
+{
+	int fd, snap;
+	char *p;
+	unsigned long nr, step;
+};
+
+FIXTURE_VARIANT(many)
+{
+	unsigned long step;
+	uint32_t flags;
+};
+
+FIXTURE_VARIANT_ADD(many, adjacent) { .step = 1 };
+FIXTURE_VARIANT_ADD(many, adjacent_in_place) {
+	.step = 1, .flags = COWMEM_IN_PLACE,
+};
+FIXTURE_VARIANT_ADD(many, scattered) { .step = 2 };
+FIXTURE_VARIANT_ADD(many, scattered_in_place) {
+	.step = 2, .flags = COWMEM_IN_PLACE,
+};
+
+/* What the page has after so many rounds of stores.  Its period is a prime. */
+static char many_value(unsigned long index, unsigned int round)
+{
+	return 1 + (index + 100 * round) % 251;
+}
+
+static void many_store(FIXTURE_DATA(many) *self, unsigned long step,
+		       unsigned int round)
+{
+	unsigned long i;
+
+	for (i = 0; i < self->nr; i += step)
+		memset(self->p + i * PAGE, many_value(i, round), PAGE);
+}
+
+FIXTURE_SETUP(many)
+{
+	NEED_BITS(restore_features(variant->flags));
+	self->step = variant->step;
+	self->nr = MANY_NR * self->step;
+	self->fd = cow_create_mapped(self->nr * PAGE, "many", &self->p);
+	ASSERT_GE(self->fd, 0);
+	many_store(self, 1, 0);
+	self->snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(self->snap, 0);
+	many_store(self, self->step, 1);
+}
+
+FIXTURE_TEARDOWN(many)
+{
+	munmap(self->p, self->nr * PAGE);
+	close(self->fd);
+	close(self->snap);
+}
+
+/* After that round of stores to every @step-th page; and the snapshot. */
+static bool many_ok(FIXTURE_DATA(many) *self, unsigned long step,
+		    unsigned int round)
+{
+	unsigned long i;
+	char value;
+
+	for (i = 0; i < self->nr; i++) {
+		value = many_value(i, i % step ? 0 : round);
+		if (!page_is(self->p + i * PAGE, value) ||
+		    !page_reads_as(self->fd, i, value) ||
+		    !page_reads_as(self->snap, i, many_value(i, 0)))
+			return false;
+	}
+	return true;
+}
+
+TEST_F(many, whole_becomes_equal_and_is_stored_to_again)
+{
+	unsigned int round;
+	long before;
+
+	for (round = 2; round < 4; round++) {
+		ASSERT_EQ(0, cow_restore(self->fd, self->snap, variant->flags));
+		EXPECT_TRUE(many_ok(self, 1, 0));
+		before = cow_stat(self->fd).copied;
+		many_store(self, self->step, round);
+		EXPECT_EQ(variant->flags ? MANY_NR - MANY_IN_PLACE : MANY_NR,
+			  cow_stat(self->fd).copied - before);
+		EXPECT_TRUE(many_ok(self, self->step, round));
+	}
+}
+
+/* Each page gets what is behind it in the snapshot: all of them differ. */
+TEST_F(many, range_becomes_equal_to_one_from_elsewhere)
+{
+	unsigned long i, last = self->nr - 1;
+	char value;
+
+	ASSERT_EQ(0, cow_restore_range(self->fd, 0, self->snap, PAGE,
+				       last * PAGE, variant->flags));
+	for (i = 0; i < last; i++) {
+		value = many_value(i + 1, 0);
+		ASSERT_TRUE(page_is(self->p + i * PAGE, value));
+		ASSERT_TRUE(page_reads_as(self->fd, i, value));
+	}
+	value = many_value(last, last % self->step ? 0 : 1);
+	EXPECT_TRUE(page_is(self->p + last * PAGE, value));
+	many_store(self, 1, 2);
+	EXPECT_TRUE(many_ok(self, 1, 2));
+}
+
+/*
  * Pages that somebody holds: here, a pipe.  A buffer, a snapshot of it and a
  * stranger.
  */

@@ -1200,6 +1200,45 @@ TEST_F(held, page_of_a_gone_snapshot_is_not_reused_by_write)
 	EXPECT_TRUE(page_is(self->p + 3 * PAGE, '!'));
 }
 
+TEST_F(held, store_that_fails_counts_nothing)
+{
+	struct counts before, now;
+	int snap;
+	char *q;
+
+	NEED(LIMIT);
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	q = cow_map(snap, SIZE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, q);
+	ASSERT_TRUE(pipe_hold(self->pipefd, q + 3 * PAGE));
+	munmap(q, SIZE);
+	close(snap);
+	ASSERT_EQ(0, cow_limit(self->fd, cow_stat(self->fd).charged));
+	before = counts_now(self->fd);
+
+	EXPECT_EQ(SIGBUS, COW_TRY(self->p[3 * PAGE] = '!'));
+	EXPECT_EQ(-ENOSPC, write_page(self->fd, 3, '!'));
+	now = counts_since(self->fd, before);
+	EXPECT_EQ(0, now.filled);
+	EXPECT_EQ(0, now.copied);
+	EXPECT_EQ(0, now.reused);
+	EXPECT_EQ(0, now.held);
+	EXPECT_EQ(0, now.pages);
+	EXPECT_TRUE(file_filled(self->fd));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+
+	/* The very same store. */
+	ASSERT_EQ(0, cow_limit(self->fd, COWMEM_NO_LIMIT));
+	EXPECT_EQ(0, COW_TRY(self->p[3 * PAGE] = '!'));
+	now = counts_since(self->fd, before);
+	EXPECT_EQ(1, now.held);
+	EXPECT_EQ(1, now.copied);
+	EXPECT_EQ(0, now.reused);
+	EXPECT_EQ('!', self->p[3 * PAGE]);
+	EXPECT_TRUE(pipe_has(self->pipefd, value_of(3)));
+}
+
 TEST_F(held, page_that_the_pipe_gave_back_is_reused)
 {
 	int snap = cow_snapshot(self->fd, 0);

@@ -179,6 +179,23 @@ static inline int write_page(int fd, unsigned long index, char value)
 	return ret(pwrite(fd, data, PAGE, index * PAGE));
 }
 
+/* By read(): is every byte of that page @value? */
+static inline bool page_reads_as(int fd, unsigned long index, char value)
+{
+	char data[PAGE];
+
+	return pread(fd, data, PAGE, index * PAGE) == PAGE &&
+	       page_is(data, value);
+}
+
+/* copy_file_range(): bytes copied, or -errno. */
+static inline long copy_range(int fd, off_t offset, int source,
+			      off_t source_offset, size_t length)
+{
+	return ret(copy_file_range(source, &source_offset, fd, &offset, length,
+				   0));
+}
+
 static inline bool write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY);

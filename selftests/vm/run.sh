@@ -35,7 +35,7 @@ if [ "$kernel" = debug ]; then
     append+=" page_owner=on kmemleak=on kunit.enable=1"
     memory=1024
     slow=$((slow * 6))
-    : "${COWMEM_MODEL_OPS=1000}"
+    : "${COWMEM_MODEL_OPS=1000}" "${COWMEM_CLONES_ROUNDS=100}"
 fi
 # PID 1 finds these in its environment.
 append+=" ${COWMEM_STRESS_SNAPSHOTS:+COWMEM_STRESS_SNAPSHOTS=$COWMEM_STRESS_SNAPSHOTS}"
