@@ -147,6 +147,21 @@ struct page *cowmem_buffer_page(struct cowmem_buffer *buf, pgoff_t index)
 	return page;
 }
 
+struct page *cowmem_buffer_read(struct cowmem_buffer *buf, pgoff_t index)
+{
+	struct page *page;
+
+	if (down_read_killable(&buf->snap))
+		return ERR_PTR(-EINTR);
+	page = cowmem_buffer_page(buf, index);
+	up_read(&buf->snap);
+	if (page && PageHWPoison(page)) {
+		put_page(page);
+		return ERR_PTR(-EIO);
+	}
+	return page;
+}
+
 void cowmem_buffer_revoke(struct cowmem_buffer *buf, pgoff_t index, pgoff_t nr)
 {
 	unmap_mapping_pages(&buf->inode.i_data, index, nr, false);

@@ -238,6 +238,19 @@ unsigned long cowmem_buffer_resident(struct cowmem_buffer *buf);
 struct page *cowmem_buffer_page(struct cowmem_buffer *buf, pgoff_t index);
 
 /**
+ * cowmem_buffer_read() - look a page up, to read from it
+ * @buf: the buffer, with none of its locks held
+ * @index: page index
+ *
+ * Waits while a range is replaced: who then reads on finds nothing older.
+ *
+ * Context: may sleep.
+ * Return: the page with a reference for the caller, NULL for a hole,
+ * ERR_PTR(-EIO) or ERR_PTR(-EINTR).
+ */
+struct page *cowmem_buffer_read(struct cowmem_buffer *buf, pgoff_t index);
+
+/**
  * cowmem_buffer_own() - lock a page and make it exclusive
  * @buf: the buffer, not frozen
  * @index: page index

@@ -25,8 +25,10 @@ static pgoff_t fill_extent(struct cowmem_buffer *buf,
 
 	while (end <= last && end - index < CALL_PAGES &&
 	       cowmem_tree_next_diff(&buf->tree, &other->tree, end, end) == end &&
-	       data == !!cowmem_tree_lookup(&buf->tree, end))
+	       data == !!cowmem_tree_lookup(&buf->tree, end)) {
 		end++;
+		cond_resched();
+	}
 	*extent = (struct cowmem_extent) {
 		.offset	= (u64)index << PAGE_SHIFT,
 		.length	= (u64)(end - index) << PAGE_SHIFT,

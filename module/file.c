@@ -29,21 +29,14 @@
 static int copy_page_out(struct cowmem_buffer *buf, loff_t pos, size_t *bytes,
 			 struct iov_iter *to)
 {
-	struct page *page;
+	struct page *page = cowmem_buffer_read(buf, pos >> PAGE_SHIFT);
 	char *kaddr;
 
-	/* Behind a restore in progress: else new bytes could come before old. */
-	if (down_read_killable(&buf->snap))
-		return -EINTR;
-	page = cowmem_buffer_page(buf, pos >> PAGE_SHIFT);
-	up_read(&buf->snap);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
 	if (!page) {
 		*bytes = iov_iter_zero(*bytes, to);
 		return 0;
-	}
-	if (PageHWPoison(page)) {
-		put_page(page);
-		return -EIO;
 	}
 	kaddr = kmap_local_page(page);
 	*bytes = copy_to_iter(kaddr + offset_in_page(pos), *bytes, to);

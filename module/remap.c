@@ -112,14 +112,13 @@ static int copy_bytes(const struct cowmem_copy *copy)
 	struct cowmem_buffer *buf = copy->buf;
 	struct cowmem_reserve reserve = { };
 	struct page *src, *dst;
-	int err = 0;
+	int err;
 
-	src = cowmem_buffer_page(copy->source, copy->source_offset >> PAGE_SHIFT);
-	if (src && PageHWPoison(src))
-		err = -EIO;
-	if (!err)
-		err = cowmem_buffer_own(buf, copy->offset >> PAGE_SHIFT, NULL,
-					false, &reserve, &dst);
+	src = cowmem_buffer_read(copy->source, copy->source_offset >> PAGE_SHIFT);
+	if (IS_ERR(src))
+		return PTR_ERR(src);
+	err = cowmem_buffer_own(buf, copy->offset >> PAGE_SHIFT, NULL, false,
+				&reserve, &dst);
 	if (!err) {
 		if (src)
 			memcpy_page(dst, offset_in_page(copy->offset), src,

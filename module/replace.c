@@ -306,6 +306,7 @@ static int copy_range(const struct cowmem_copy *copy,
 		     ULONG_MAX;
 	struct cowmem_cut cut = {
 		.buf = copy->source,
+		.account = buf->account,
 		.first = copy->source_offset >> PAGE_SHIFT,
 		.nr = nr,
 	};

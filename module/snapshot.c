@@ -56,7 +56,7 @@ static int add_pinned(struct cowmem_cut *cut, pgoff_t index, struct page *page)
 	pin->index = index;
 	pin->page = page;
 	list_add_tail(&pin->list, &cut->pinned);
-	page = cowmem_page_alloc(cut->buf->account, GFP_KERNEL);
+	page = cowmem_page_alloc(cut->account, GFP_KERNEL);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	pin->copy = page;
@@ -186,7 +186,7 @@ static int extract(struct cowmem_cut *cut, struct cowmem_reserve *reserve)
 
 static int share(struct cowmem_cut *cut)
 {
-	struct cowmem_reserve reserve = { .account = cut->buf->account };
+	struct cowmem_reserve reserve = { .account = cut->account };
 	struct pinned_page *pin;
 	int err;
 
@@ -267,6 +267,7 @@ static int shot_range(const struct cowmem_shot *shot, struct cowmem_cut *cut,
 	u64 offset = shot->offset;
 
 	cut->buf = shot->buf;
+	cut->account = shot->snapshot->account;
 	*length = shot->length;
 	if (!*length && (offset < size || !offset))
 		*length = size - offset;

@@ -14,6 +14,7 @@ struct cowmem_buffer;
 /**
  * struct cowmem_cut - a range of a buffer that is made shareable
  * @buf: the buffer
+ * @account: what copies of pinned pages count for: that of who gets them
  * @first: start of the range in pages
  * @nr: length of the range in pages, ULONG_MAX: to the end
  * @tree: out: all that the buffer has there, its index 0 being @first
@@ -22,6 +23,7 @@ struct cowmem_buffer;
  */
 struct cowmem_cut {
 	struct cowmem_buffer *buf;
+	struct cowmem_account *account;
 	pgoff_t first;
 	pgoff_t nr;
 	struct cowmem_tree tree;

@@ -993,6 +993,20 @@ TEST_F(limit, fallocate_is_ENOSPC)
 }
 
 /* The part of the last page behind the end has to be zeroed: in a copy. */
+TEST_F(limit, zeroing_a_part_of_a_shared_page_needs_one_page)
+{
+	int snap = cow_snapshot(self->fd, 0);
+
+	ASSERT_GE(snap, 0);
+	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA));
+	EXPECT_EQ(-ENOSPC, ret(fallocate(self->fd, FALLOC_FL_ZERO_RANGE, 9, 8)));
+	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA + 1));
+	EXPECT_EQ(0, ret(fallocate(self->fd, FALLOC_FL_ZERO_RANGE, 9, 8)));
+	EXPECT_EQ(0, self->p[9]);
+	EXPECT_NE(0, self->p[8]);
+	close(snap);
+}
+
 TEST_F(limit, ftruncate_into_a_shared_page_is_ENOSPC)
 {
 	int snap = cow_snapshot(self->fd, 0);

@@ -1505,14 +1505,14 @@ TEST_F(limited, short_count_of_a_copy_that_needs_more)
 	EXPECT_GE(self->pages + 2, cow_param("pages"));
 }
 
-/* The page has to be copied, so that it can stay with the source. */
-TEST_F(pair, ENOSPC_pinned_page_of_the_source_at_its_LIMIT)
+/* The page stays with the source, and the copy counts for the destination. */
+TEST_F(pair, ENOSPC_pinned_page_of_the_source_at_the_LIMIT)
 {
 	struct cowmem_stat src, dst, now;
 
 	NEED(LIMIT);
 	ASSERT_TRUE(pipe_hold(self->pipefd, self->src.p + 3 * PAGE));
-	ASSERT_EQ(0, cow_limit(self->src.fd, SIZE));
+	ASSERT_EQ(0, cow_limit(self->dst.fd, cow_stat(self->dst.fd).charged));
 	src = cow_stat(self->src.fd);
 	dst = cow_stat(self->dst.fd);
 	ASSERT_EQ(SIZE, src.charged);
@@ -1530,7 +1530,7 @@ TEST_F(pair, ENOSPC_pinned_page_of_the_source_at_its_LIMIT)
 	EXPECT_TRUE(buffer_ok(&self->dst));
 
 	/* Nothing is shared: no store of either side needs a page. */
-	ASSERT_EQ(0, cow_limit(self->dst.fd, SIZE));
+	ASSERT_EQ(0, cow_limit(self->src.fd, SIZE));
 	EXPECT_EQ(0, COW_TRY(buffer_store_all(&self->src)));
 	EXPECT_EQ(0, COW_TRY(buffer_store_all(&self->dst)));
 	EXPECT_EQ(src.copied, cow_stat(self->src.fd).copied);
@@ -1540,8 +1540,8 @@ TEST_F(pair, ENOSPC_pinned_page_of_the_source_at_its_LIMIT)
 	EXPECT_EQ(0, buffer_clone_range(&self->dst, 4 * PAGE, &self->src,
 					4 * PAGE, 4 * PAGE));
 	ASSERT_EQ(0, cow_limit(self->dst.fd, COWMEM_NO_LIMIT));
-	ASSERT_EQ(0, cow_limit(self->src.fd, COWMEM_NO_LIMIT));
 	EXPECT_EQ(0, buffer_clone(&self->dst, &self->src));
+	EXPECT_EQ(SIZE, cow_stat(self->src.fd).charged);
 	EXPECT_EQ(self->pages - NR + 1, cow_param("pages"));
 	buffer_store(&self->src, 3 * PAGE + 9, '!');
 	EXPECT_TRUE(pipe_has_page(self->pipefd, self->src.want + 3 * PAGE));

@@ -77,8 +77,8 @@
  *			EXDEV	 the other is not a file of cowmem; a handle of
  *				 /dev/cowmem is none (between two: EINVAL)
  *			EFBIG	 beyond the largest size
- *			ENOSPC	 a page that is pinned would have to be copied,
- *				 at the LIMIT
+ *			ENOSPC	 a page of the source that is pinned would have to
+ *				 be copied, at the LIMIT of the destination
  *			EIO	 memory error in a page that has to be copied or
  *				 compared
  *	copy_file_range	EINVAL	 overlapping, or a /dev/cowmem handle
@@ -291,9 +291,11 @@ struct cowmem_snapshot {
  * Errors: EBADF (source is not a handle of a cowmem buffer), EACCES (this
  * handle cannot write or the source cannot be read), EPERM (this buffer is
  * frozen), EINVAL (range not aligned, beyond the end of either, or overlapping
- * itself), ENOSPC (LIMIT, while a pinned page has to be copied), EIO (as for
- * SNAPSHOT; if the memory fails only while a page that stays is filled, all is
- * done but for that page).
+ * itself), ENOSPC (a page of the source that is pinned would have to be copied, at
+ * the LIMIT of this buffer), EIO (memory error in a page that has to be copied
+ * because it is pinned or takes the place of one that is, or with COWMEM_IN_PLACE;
+ * if the memory fails only while a page that stays is filled, all is done but for
+ * that page).
  */
 struct cowmem_restore {
 	__u32 size;
