@@ -45,36 +45,51 @@ static inline void meddler_expect(struct meddler *m, bool ok)
  * The steps.  @i: which buffer, where any will do.  0 or -errno.
  */
 
-/* The copy of buffer @i was made at one moment. */
-static inline void expect_cut(struct meddler *m, unsigned int i)
+/* A page of buffer @i that nobody writes. */
+static inline bool page_is_idle(struct meddler *m, unsigned int i,
+				unsigned int page)
+{
+	return (area_start(m->area, i) / PAGE + page) % STRIDE;
+}
+
+static inline uint64_t first_value(struct meddler *m, char *map, unsigned int i)
+{
+	return atomic_load(word(map, area_first_word(m->area, i)));
+}
+
+/* The copy of buffer @i was made at one moment, with @least there already. */
+static inline void expect_cut(struct meddler *m, unsigned int i, uint64_t least)
 {
 	struct wrong wrong = { };
 
 	check_words(m->mine, area_first_word(m->area, i),
 		    area_first_word(m->area, i + 1), &wrong);
 	meddler_expect(m, !wrong.order && !wrong.chain && !wrong.versions);
+	meddler_expect(m, first_value(m, m->mine, i) >= least);
 }
 
 static inline int meddle_clone(struct meddler *m, unsigned int i)
 {
+	uint64_t least = first_value(m, m->live, i);
 	int err = cow_clone_range(m->copy.fd[i], 0, m->area->fd[i], 0,
 				  area_length(m->area, i));
 
 	if (!err)
-		expect_cut(m, i);
+		expect_cut(m, i, least);
 	return err;
 }
 
 /* IN_PLACE, too: nobody else writes to the copy. */
 static inline int meddle_restore(struct meddler *m, unsigned int i)
 {
+	uint64_t least = first_value(m, m->live, i);
 	struct wrong wrong = { };
 	int err = cow_restore(m->copy.fd[i], m->area->fd[i],
 			      m->turn % 2 ? COWMEM_IN_PLACE : 0);
 
 	if (err)
 		return err;
-	expect_cut(m, i);
+	expect_cut(m, i, least);
 	if (i == m->last) {
 		meddler_expect(m, area_tail_pages(&m->copy) == m->tail_pages);
 		check_tail(m->mine, m->tail_pages, &wrong);
@@ -133,31 +148,44 @@ static inline int list_diff(struct meddler *m, unsigned int i, bool *listed)
 	return 0;
 }
 
-/*
- * What the meddler alone has written differs; pages between the words, which
- * nobody writes, are shared.
- */
+/* What the meddler alone has written differs; what nobody writes is shared. */
 static inline int meddle_diff(struct meddler *m, unsigned int i)
 {
 	bool listed[MAP_SIZE / PAGE] = { };
-	unsigned int first = area_start(m->area, i) / PAGE;
-	unsigned int end = first + area_length(m->area, i) / PAGE;
+	unsigned int nr = area_length(m->area, i) / PAGE;
 	int err;
 
 	new_version(m);
 	err = list_diff(m, i, listed);
-	for (unsigned int page = first; !err && page < end; page++) {
-		if (page % STRIDE)
-			meddler_expect(m, !listed[page - first]);
-		else if (page / STRIDE >= VERSIONS && page / STRIDE < NR_WORDS)
-			meddler_expect(m, listed[page - first]);
-	}
+	for (unsigned int page = 0; !err && page < nr; page++)
+		if (page_is_idle(m, i, page))
+			meddler_expect(m, !listed[page]);
+	for (unsigned int k = VERSIONS; !err && i == m->last && k < NR_WORDS; k++)
+		meddler_expect(m, listed[(word_offset(k) - area_start(m->area, i)) / PAGE]);
+	return err;
+}
+
+/* Then both have pages of their own. */
+static inline int unshare_pages(struct meddler *m, unsigned int i,
+				unsigned int first)
+{
+	bool listed[MAP_SIZE / PAGE] = { };
+	int mode = FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE;
+	int err;
+
+	if (fallocate(m->area->fd[i], mode, first * PAGE, STRIDE * PAGE) ||
+	    fallocate(m->copy.fd[i], mode, first * PAGE, STRIDE * PAGE))
+		return -errno;
+	err = list_diff(m, i, listed);
+	for (unsigned int page = first; !err && page < first + STRIDE; page++)
+		if (page_is_idle(m, i, page))
+			meddler_expect(m, listed[page]);
 	return err;
 }
 
 /*
- * As many pages as are from word to word, after both buffers got pages of their
- * own: one of a word, which may have been written since, and equal ones.
+ * As many pages as are from word to word: one of a word, which may have been
+ * written since, and those between, which are equal.
  */
 static inline int meddle_dedupe(struct meddler *m, unsigned int i)
 {
@@ -165,23 +193,19 @@ static inline int meddle_dedupe(struct meddler *m, unsigned int i)
 	int src = m->turn % 2 ? m->area->fd[i] : m->copy.fd[i];
 	unsigned int nr = area_length(m->area, i) / PAGE;
 	unsigned int first = m->turn * 5 % (nr - STRIDE);
-	int mode = FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE;
+	int err = unshare_pages(m, i, first);
 
-	if (fallocate(dst, mode, first * PAGE, STRIDE * PAGE) ||
-	    fallocate(src, mode, first * PAGE, STRIDE * PAGE))
-		return -errno;
-	for (unsigned int page = first; page < first + STRIDE; page++) {
-		bool written = (area_start(m->area, i) / PAGE + page) % STRIDE == 0;
+	for (unsigned int page = first; !err && page < first + STRIDE; page++) {
 		long ret = cow_dedupe(dst, page * PAGE, src, page * PAGE, PAGE);
 
 		if (ret < 0)
 			return ret;
-		if (written)
+		if (!page_is_idle(m, i, page))
 			continue;
 		meddler_expect(m, ret == PAGE);
 		m->meddled->idle_same += ret == PAGE;
 	}
-	return 0;
+	return err;
 }
 
 /*
@@ -237,63 +261,78 @@ static inline int meddle_punch(struct meddler *m, unsigned int i)
 	return 0;
 }
 
-static inline int meddle_cut(struct meddler *m, unsigned int i)
+/* Of the last page, half is there. */
+static inline int resize_tail(struct meddler *m, unsigned int nr)
 {
-	unsigned int nr = m->turn % (TAIL_PAGES - 1) + 1;
-	size_t start = area_length(m->area, m->last);
-	uint64_t stays = atomic_load(tail_word(m->live, nr - 1)), value;
-
-	m->cut_off = atomic_load(tail_word(m->live, nr));
-	if (ftruncate(m->area->fd[m->last], start + nr * PAGE - PAGE / 2))
+	if (ftruncate(m->area->fd[m->last],
+		      area_length(m->area, m->last) + nr * PAGE - PAGE / 2))
 		return -errno;
 	m->tail_pages = nr;
+	return 0;
+}
+
+static inline int meddle_truncate(struct meddler *m, unsigned int i)
+{
+	unsigned int nr = m->turn % (TAIL_PAGES - 1) + 1;
+	uint64_t stays = atomic_load(tail_word(m->live, nr - 1)), value;
+	int err;
+
+	m->cut_off = atomic_load(tail_word(m->live, nr));
+	err = resize_tail(m, nr);
+	if (err)
+		return err;
 	meddler_expect(m, atomic_load(tail_word(m->live, nr - 1)) >= stays);
 	meddler_expect(m, !try_load(tail_word(m->live, nr), &value));
 	meddler_expect(m, pread(m->area->fd[m->last], &value, sizeof(value),
-				start + nr * PAGE) == 0);
+				area_length(m->area, m->last) + nr * PAGE) == 0);
 	return 0;
 }
 
-static inline int meddle_grow(struct meddler *m, unsigned int i)
+static inline int meddle_extend(struct meddler *m, unsigned int i)
 {
-	if (ftruncate(m->area->fd[m->last],
-		      area_length(m->area, m->last) + TAIL_PAGES * PAGE))
-		return -errno;
-	expect_gone(m, m->tail_pages, m->cut_off);
-	m->tail_pages = TAIL_PAGES;
-	return 0;
+	unsigned int nr = m->tail_pages;
+	int err = resize_tail(m, TAIL_PAGES);
+
+	if (!err)
+		expect_gone(m, nr, m->cut_off);
+	return err;
 }
 
-/* Fills holes, and leaves the rest alone. */
+/* Fills holes, adds the other half page, and leaves the rest alone. */
 static inline int meddle_fill(struct meddler *m, unsigned int i)
 {
+	size_t start = area_length(m->area, m->last), length = TAIL_PAGES * PAGE;
+	int fd = m->area->fd[m->last];
 	uint64_t before[TAIL_PAGES];
 
 	for (i = 0; i < TAIL_PAGES; i++)
 		before[i] = atomic_load(tail_word(m->live, i));
-	if (fallocate(m->area->fd[m->last], 0, area_length(m->area, m->last),
-		      TAIL_PAGES * PAGE))
+	if (fallocate(fd, 0, start, length))
 		return -errno;
 	for (i = 0; i < TAIL_PAGES; i++)
 		meddler_expect(m, atomic_load(tail_word(m->live, i)) >= before[i]);
+	meddler_expect(m, lseek(fd, start, SEEK_HOLE) == start + length);
 	return 0;
 }
 
-/* In this order: between cut and grow there is less of the tail. */
+/*
+ * In this order: between truncate and extend there is less of the tail, and diff
+ * sees that what was deduped is shared.
+ */
 static const struct {
 	const char *name;
 	int (*step)(struct meddler *m, unsigned int i);
 } meddler_steps[MEDDLER_STEPS] = {
 	{ "clone",				meddle_clone },
 	{ "restore of versions",		meddle_versions },
-	{ "diff",				meddle_diff },
 	{ "dedupe after unshare",		meddle_dedupe },
+	{ "diff",				meddle_diff },
 	{ "punch",				meddle_punch },
-	{ "truncate",				meddle_cut },
+	{ "truncate",				meddle_truncate },
 	{ "dedupe of neighbours",		meddle_neighbours },
 	{ "restore of versions, tail cut off",	meddle_versions },
 	{ "restore of the copy",		meddle_restore },
-	{ "extend",				meddle_grow },
+	{ "extend",				meddle_extend },
 	{ "fill",				meddle_fill },
 };
 
