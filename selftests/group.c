@@ -992,9 +992,10 @@ TEST_F(group, each_unknown_flag_is_EINVAL)
 	unsigned int bit;
 
 	remember(&self->g);
-	for (bit = 2; bit < 32; bit++) {
+	for (bit = 0; bit < 32; bit++) {
 		self->g.arg.flags = 1U << bit;
-		EXPECT_EQ(-EINVAL, take(&self->g));
+		if (!(self->g.arg.flags & (COWMEM_CLOEXEC | COWMEM_WRITABLE)))
+			EXPECT_EQ(-EINVAL, take(&self->g));
 	}
 	self->g.arg.flags = 0;
 	expect_nothing_made(_metadata, &self->g);

@@ -348,6 +348,7 @@ TEST_F(source, dedupe_that_has_to_compare_it_is_EIO)
 	/* Another page of its own that could be shared. */
 	memset(self->p + 2 * PAGE, value_of(2), PAGE);
 	self->before = cow_stat(self->fd);
+	self->snap_before = cow_stat(self->snap);
 	self->pages = cow_param("pages");
 	EXPECT_EQ(-EIO, cow_dedupe(self->fd, PAGE, self->snap, PAGE, PAGE));
 	EXPECT_TRUE(source_unused(self, value_of(1)));

@@ -74,6 +74,8 @@
  *				 then must reach the end of the destination or
  *				 beyond), overlapping, or beyond the end of the
  *				 source (FIDEDUPERANGE: of either)
+ *			(no error) FIDEDUPERANGE compares a page that ends a frozen
+ *				 buffer as a whole, as a mapping shows it
  *			EXDEV	 the other is not a file of cowmem; a handle of
  *				 /dev/cowmem is none (between two: EINVAL)
  *			EFBIG	 beyond the largest size
