@@ -35,13 +35,14 @@ if [ "$kernel" = debug ]; then
     append+=" page_owner=on kmemleak=on kunit.enable=1"
     memory=1024
     slow=$((slow * 6))
-    : "${COWMEM_MODEL_OPS=1000}" "${COWMEM_CLONES_ROUNDS=100}"
+    : "${COWMEM_MODEL_OPS=1000}" "${COWMEM_CLONES_ROUNDS=100}" "${COWMEM_DEPTH=500}"
 fi
 # PID 1 finds these in its environment.
 append+=" ${COWMEM_STRESS_SNAPSHOTS:+COWMEM_STRESS_SNAPSHOTS=$COWMEM_STRESS_SNAPSHOTS}"
 append+=" ${COWMEM_MODEL_OPS:+COWMEM_MODEL_OPS=$COWMEM_MODEL_OPS}"
 append+=" ${COWMEM_MODEL_SEED:+COWMEM_MODEL_SEED=$COWMEM_MODEL_SEED}"
 append+=" ${COWMEM_MODEL_TRACE:+COWMEM_MODEL_TRACE=$COWMEM_MODEL_TRACE}"
+append+=" ${COWMEM_DEPTH:+COWMEM_DEPTH=$COWMEM_DEPTH}"
 append+=" ${COWMEM_CLONES_ROUNDS:+COWMEM_CLONES_ROUNDS=$COWMEM_CLONES_ROUNDS}"
 root=$("$here/kernel.sh" "$kernel")
 
