@@ -11,9 +11,10 @@
  *	mmap_lock, VMA lock
  *	many_mutex	snap locks of a group
  *	buf->snap	shared: faults and writes, while they change or map a
- *			page, and reads, while they look one up; exclusive: snapshot, restore, clone, dedupe, diff,
- *			truncate, fallocate(), sizing by mmap.  Of several
- *			buffers in the order of their addresses
+ *			page, and reads, while they look one up; exclusive:
+ *			snapshot, restore, clone, dedupe, diff, truncate,
+ *			fallocate(), sizing by mmap.  Of several buffers in the
+ *			order of their addresses
  *	buf->leaf[]	one of a few, by leaf: who may replace or map a page
  *	page lock	of a page that a MAP_PRIVATE fault copies, see below
  *	i_mmap		inside unmap_mapping_*(), or

@@ -82,7 +82,6 @@ bool cowmem_page_held(struct page *page, unsigned int known)
 struct page *cowmem_zero_page(void)
 {
 	struct page *page = zero_pages[raw_smp_processor_id() % COWMEM_ZERO_PAGES];
-
 	int refs = page_ref_count(page);
 
 	/* fork() and pins do not ask: leave them seven eighths. */

@@ -1157,17 +1157,21 @@ FIXTURE_TEARDOWN(held)
 	close(self->fd);
 }
 
-TEST_F(held, page_of_a_gone_snapshot_is_not_reused)
+/* Let the pipe hold page 3 of a snapshot that is closed then. */
+static bool hold_page_of_gone_snapshot(int fd, int pipefd[2])
 {
-	int snap = cow_snapshot(self->fd, 0);
-	char *q;
+	int snap = cow_snapshot(fd, 0);
+	char *q = cow_map(snap, SIZE, PROT_READ);
+	bool held = q != MAP_FAILED && pipe_hold(pipefd, q + 3 * PAGE);
 
-	ASSERT_GE(snap, 0);
-	q = cow_map(snap, SIZE, PROT_READ);
-	ASSERT_NE(MAP_FAILED, q);
-	ASSERT_TRUE(pipe_hold(self->pipefd, q + 3 * PAGE));
 	munmap(q, SIZE);
 	close(snap);
+	return held;
+}
+
+TEST_F(held, page_of_a_gone_snapshot_is_not_reused)
+{
+	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));
 
 	memset(self->p + 3 * PAGE, '!', PAGE);
 	EXPECT_EQ(1, cow_stat(self->fd).held);
@@ -1184,15 +1188,7 @@ TEST_F(held, page_of_a_gone_snapshot_is_not_reused)
 
 TEST_F(held, page_of_a_gone_snapshot_is_not_reused_by_write)
 {
-	int snap = cow_snapshot(self->fd, 0);
-	char *q;
-
-	ASSERT_GE(snap, 0);
-	q = cow_map(snap, SIZE, PROT_READ);
-	ASSERT_NE(MAP_FAILED, q);
-	ASSERT_TRUE(pipe_hold(self->pipefd, q + 3 * PAGE));
-	munmap(q, SIZE);
-	close(snap);
+	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));
 
 	ASSERT_TRUE(write_write(self->fd, self->p, 3, '!'));
 	EXPECT_EQ(1, cow_stat(self->fd).held);
@@ -1203,17 +1199,9 @@ TEST_F(held, page_of_a_gone_snapshot_is_not_reused_by_write)
 TEST_F(held, store_that_fails_counts_nothing)
 {
 	struct counts before, now;
-	int snap;
-	char *q;
 
 	NEED(LIMIT);
-	snap = cow_snapshot(self->fd, 0);
-	ASSERT_GE(snap, 0);
-	q = cow_map(snap, SIZE, PROT_READ);
-	ASSERT_NE(MAP_FAILED, q);
-	ASSERT_TRUE(pipe_hold(self->pipefd, q + 3 * PAGE));
-	munmap(q, SIZE);
-	close(snap);
+	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));
 	ASSERT_EQ(0, cow_limit(self->fd, cow_stat(self->fd).charged));
 	before = counts_now(self->fd);
 
@@ -1241,15 +1229,7 @@ TEST_F(held, store_that_fails_counts_nothing)
 
 TEST_F(held, page_that_the_pipe_gave_back_is_reused)
 {
-	int snap = cow_snapshot(self->fd, 0);
-	char *q;
-
-	ASSERT_GE(snap, 0);
-	q = cow_map(snap, SIZE, PROT_READ);
-	ASSERT_NE(MAP_FAILED, q);
-	ASSERT_TRUE(pipe_hold(self->pipefd, q + 3 * PAGE));
-	munmap(q, SIZE);
-	close(snap);
+	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));
 	EXPECT_TRUE(pipe_has(self->pipefd, value_of(3)));
 
 	memset(self->p + 3 * PAGE, '!', PAGE);
@@ -1272,15 +1252,7 @@ TEST_F(held, page_of_the_origin_held_after_a_snapshot_stays_as_it_was)
 
 TEST_F(held, page_of_a_snapshot_in_a_pipe_outlives_every_buffer)
 {
-	int snap = cow_snapshot(self->fd, 0);
-	char *q;
-
-	ASSERT_GE(snap, 0);
-	q = cow_map(snap, SIZE, PROT_READ);
-	ASSERT_NE(MAP_FAILED, q);
-	ASSERT_TRUE(pipe_hold(self->pipefd, q + 3 * PAGE));
-	munmap(q, SIZE);
-	close(snap);
+	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));
 	memset(self->p, '!', SIZE);
 	munmap(self->p, SIZE);
 	close(self->fd);
