@@ -25,12 +25,6 @@ static long read_number(const char *path)
 	return atol(text);
 }
 
-/* The kernel will say something, and it is meant to: tell the VM's init. */
-static void expect_noise(void)
-{
-	close(open("/tmp/expect-noise", O_WRONLY | O_CREAT, 0600));
-}
-
 FIXTURE(cgroup) {
 	int fd;
 };
@@ -125,25 +119,8 @@ TEST_F(cgroup, only_the_offender_is_killed_and_others_keep_their_content)
 }
 
 /*
- * Pages with a memory error.  Where the kernel cannot take it back, each of them
- * is lost until the next boot.
+ * Pages with a memory error
  */
-
-/* A poisoned page is never freed, and would look like a leak. */
-static void unpoison(unsigned long pfn)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%#lx", pfn);
-	write_file("/sys/kernel/debug/hwpoison/unpoison-pfn", text);
-}
-
-/* Let the page that is mapped at @p have an error.  Can this kernel do that? */
-static bool poison(char *p)
-{
-	expect_noise();
-	return !madvise(p, PAGE, MADV_HWPOISON) || errno != EINVAL;
-}
 
 TEST(page_with_a_memory_error_is_refused_and_the_others_go_on)
 {
@@ -199,15 +176,6 @@ static bool page_1_broken(int fd)
 		if (i != 1 && !page_reads_as(fd, i, value_of(i)))
 			return false;
 	return ret(pread(fd, &byte, 1, PAGE)) == -EIO;
-}
-
-/* All that STAT tells, but for page faults. */
-static bool stat_same(int fd, const struct cowmem_stat *before)
-{
-	struct cowmem_stat now = cow_stat(fd);
-
-	now.faults = before->faults;
-	return !memcmp(&now, before, sizeof(now));
 }
 
 /*
@@ -266,8 +234,8 @@ static bool source_unused(FIXTURE_DATA(source) *self, char value)
 		if (!page_reads_as(self->fd, i, i == 1 ? value : value_of(i)) ||
 		    !page_is(self->p + i * PAGE, i == 1 ? value : value_of(i)))
 			return false;
-	return stat_same(self->fd, &self->before) &&
-	       stat_same(self->snap, &self->snap_before) &&
+	return stat_unchanged(self->fd, &self->before) &&
+	       stat_unchanged(self->snap, &self->snap_before) &&
 	       cow_param("pages") == self->pages;
 }
 
@@ -275,7 +243,7 @@ static bool source_unused(FIXTURE_DATA(source) *self, char value)
 static bool pipe_has_live_page(FIXTURE_DATA(source) *self, char value)
 {
 	memset(self->p + PAGE, value, PAGE);
-	return stat_same(self->fd, &self->before) &&
+	return stat_unchanged(self->fd, &self->before) &&
 	       pipe_has(self->pipefd, value);
 }
 
@@ -415,7 +383,7 @@ static bool broken_content_same(FIXTURE_DATA(broken) *self)
 
 static bool broken_unchanged(FIXTURE_DATA(broken) *self)
 {
-	return broken_content_same(self) && stat_same(self->fd, &self->before) &&
+	return broken_content_same(self) && stat_unchanged(self->fd, &self->before) &&
 	       cow_param("pages") == self->pages;
 }
 
@@ -497,7 +465,7 @@ TEST_F(broken, dedupe_that_has_to_compare_it_is_EIO)
 	EXPECT_TRUE(broken_unchanged(self));
 	EXPECT_EQ(-EIO, cow_dedupe(other, 0, self->fd, 0, SIZE));
 	EXPECT_TRUE(broken_unchanged(self));
-	EXPECT_TRUE(stat_same(other, &other_before));
+	EXPECT_TRUE(stat_unchanged(other, &other_before));
 	EXPECT_TRUE(pages_filled(q, 0, NR));
 	/* What is not compared is replaced. */
 	EXPECT_EQ(0, cow_restore(self->fd, other, 0));
@@ -544,8 +512,8 @@ TEST(pinned_page_of_a_live_source_with_a_memory_error_is_EIO)
 	/* Nothing is shared: no store copies. */
 	p[0] = value_of(0);
 	memset(q, '?', SIZE);
-	EXPECT_TRUE(stat_same(fd, &before));
-	EXPECT_TRUE(stat_same(other, &other_before));
+	EXPECT_TRUE(stat_unchanged(fd, &before));
+	EXPECT_TRUE(stat_unchanged(other, &other_before));
 	EXPECT_TRUE(page_1_broken(fd));
 	/* Pages beside it can be had. */
 	EXPECT_EQ(0, cow_clone_range(other, 0, fd, 2 * PAGE, 2 * PAGE));
@@ -593,7 +561,7 @@ TEST(growing_from_a_last_page_with_a_memory_error_is_EIO)
 				      PAGE)));
 	EXPECT_EQ(-EIO, cow_clone_range(fd, 2 * PAGE, other, 0, PAGE));
 	EXPECT_EQ(-EIO, copy_range(fd, 3 * PAGE, other, 1, 10));
-	EXPECT_TRUE(stat_same(fd, &before));
+	EXPECT_TRUE(stat_unchanged(fd, &before));
 	EXPECT_EQ(pages, cow_param("pages"));
 	EXPECT_TRUE(page_reads_as(fd, 0, value_of(0)));
 	/* Nobody has to read what goes as a whole. */

@@ -24,22 +24,6 @@
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 
-/* Start a child that may stop itself with raise(SIGSTOP) on its way. */
-#define CHILD_START(statement) ({					\
-	pid_t _pid = fork();						\
-									\
-	if (!_pid) {							\
-		statement;						\
-		_exit(0);						\
-	}								\
-	_pid;								\
-})
-
-static char *map_private(int fd, size_t length, int prot)
-{
-	return mmap(NULL, length, prot, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
-}
-
 /*
  * Buffers that have no size yet
  */

@@ -1376,14 +1376,9 @@ TEST_F(view, what_was_written_by_any_means_is_undone)
 	EXPECT_TRUE(buffer_ok(&self->snap));
 }
 
-static char *map_private(int fd)
-{
-	return mmap(NULL, MAX_SIZE, RW, MAP_PRIVATE, fd, 0);
-}
-
 TEST_F(view, private_mapping_shows_it_but_for_pages_of_its_own)
 {
-	char *q = map_private(self->buf.fd);
+	char *q = map_private(self->buf.fd, MAX_SIZE, RW);
 	unsigned long i;
 
 	ASSERT_NE(MAP_FAILED, q);
@@ -1406,7 +1401,7 @@ TEST_F(view, private_mapping_shows_it_but_for_pages_of_its_own)
 
 TEST_F(view, private_pages_are_gone_beyond_a_new_end)
 {
-	char *q = map_private(self->buf.fd);
+	char *q = map_private(self->buf.fd, MAX_SIZE, RW);
 	struct buffer small;
 
 	ASSERT_NE(MAP_FAILED, q);
@@ -1428,7 +1423,7 @@ TEST_F(view, private_pages_are_gone_beyond_a_new_end)
 
 TEST_F(view, private_mapping_of_the_source_stays)
 {
-	char *q = map_private(self->other.fd);
+	char *q = map_private(self->other.fd, MAX_SIZE, RW);
 
 	ASSERT_NE(MAP_FAILED, q);
 	ASSERT_TRUE(mapping_ok(q, &self->other));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Helpers of more than one test: pages and what is in them, files and pipes,
- * child processes, and what the kernel says of a mapping.
+ * memory errors, child processes, and what the kernel says of a mapping.
  */
 #ifndef COWMEM_SELFTESTS_UTIL_H
 #define COWMEM_SELFTESTS_UTIL_H
@@ -126,6 +126,15 @@ static inline int next_fd(void)
 	if (fd >= 0)
 		close(fd);
 	return fd;
+}
+
+/* All that STAT tells, but for page faults. */
+static inline bool stat_unchanged(int fd, const struct cowmem_stat *before)
+{
+	struct cowmem_stat now = cow_stat(fd);
+
+	now.faults = before->faults;
+	return !memcmp(&now, before, sizeof(now));
 }
 
 static inline unsigned long resident_pages(int fd)
@@ -266,6 +275,33 @@ static inline int receive_fd(int sock)
 }
 
 /*
+ * Pages with a memory error.  Where the kernel cannot take it back, each of them
+ * is lost until the next boot.
+ */
+
+/* The kernel will say something, and it is meant to: tell the VM's init. */
+static inline void expect_noise(void)
+{
+	close(open("/tmp/expect-noise", O_WRONLY | O_CREAT, 0600));
+}
+
+/* Let the page that is mapped at @p have an error.  Can this kernel do that? */
+static inline bool poison(char *p)
+{
+	expect_noise();
+	return !madvise(p, PAGE, MADV_HWPOISON) || errno != EINVAL;
+}
+
+/* After its last use: a poisoned page is never freed, and would look like a leak. */
+static inline void unpoison(uint64_t frame)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)frame);
+	write_file("/sys/kernel/debug/hwpoison/unpoison-pfn", text);
+}
+
+/*
  * Child processes
  */
 
@@ -280,6 +316,17 @@ static inline int receive_fd(int sock)
 	}								\
 	waitpid(_pid, &_status, 0);					\
 	_status;							\
+})
+
+/* Start a child that may stop itself with raise(SIGSTOP) on its way. */
+#define CHILD_START(statement) ({					\
+	pid_t _pid = fork();						\
+									\
+	if (!_pid) {							\
+		statement;						\
+		_exit(0);						\
+	}								\
+	_pid;								\
 })
 
 static inline bool child_stopped(pid_t pid)
@@ -308,6 +355,11 @@ static inline bool become_nobody(void)
 /*
  * Mappings
  */
+
+static inline char *map_private(int fd, size_t length, int prot)
+{
+	return mmap(NULL, length, prot, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+}
 
 static inline char *moved(char *p, size_t length)
 {
