@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 #include <sys/resource.h>
 
+#include <linux/falloc.h>
+
 #include "common.h"
 #include "kselftest_harness.h"
 #include "util.h"
@@ -149,12 +151,9 @@ static void remember(struct group *g)
 	g->before.nodes = cow_param("nodes");
 }
 
-static void expect_nothing_made(struct __test_metadata *_metadata,
-				struct group *g)
+static void expect_nothing_returned(struct __test_metadata *_metadata,
+				    struct group *g)
 {
-	struct cowmem_stat stat;
-	unsigned int i;
-
 	EXPECT_EQ(0, memcmp(&g->arg, &g->before.arg, sizeof(g->arg)))
 		TH_LOG("a call that failed has written to its struct");
 	EXPECT_EQ(0, memcmp(g->members, g->before.members, sizeof(g->members)))
@@ -162,6 +161,15 @@ static void expect_nothing_made(struct __test_metadata *_metadata,
 	EXPECT_EQ(g->before.open_fds, open_fds());
 	EXPECT_EQ(g->before.pages, cow_param("pages"));
 	EXPECT_EQ(g->before.nodes, cow_param("nodes"));
+}
+
+static void expect_nothing_made(struct __test_metadata *_metadata,
+				struct group *g)
+{
+	struct cowmem_stat stat;
+	unsigned int i;
+
+	expect_nothing_returned(_metadata, g);
 	for (i = 0; i < BUFFERS; i++) {
 		/* A forgotten snapshot would make these stores copy. */
 		fill(g, i);
@@ -856,6 +864,118 @@ TEST_F(bad, clone_is_not_made)
 	self->g.arg.flags = COWMEM_WRITABLE | COWMEM_CLOEXEC;
 	variant->spoil(&self->g.members[2]);
 	fails(_metadata, &self->g, variant->err);
+}
+
+/*
+ * All or none: the cut is made and the pinned page of the first member copied,
+ * but the one of the last cannot be
+ */
+
+#define LAST		(BUFFERS - 1)
+
+FIXTURE(late)
+{
+	struct group g;
+	struct cowmem_stat before[BUFFERS];
+	/* They hold page 1 of the first and of the last member. */
+	int first[2], last[2];
+	uint64_t broken;	/* its frame, 0: none */
+};
+
+FIXTURE_SETUP(late)
+{
+	NEED_BITS(COWMEM_FEATURE_GROUP | COWMEM_FEATURE_LIMIT |
+		  COWMEM_FEATURE_FALLOCATE);
+	group_init(_metadata, &self->g);
+	ASSERT_EQ(0, pipe(self->first));
+	ASSERT_EQ(0, pipe(self->last));
+	ASSERT_TRUE(pipe_hold(self->first, self->g.p[0] + PAGE));
+	ASSERT_TRUE(pipe_hold(self->last, self->g.p[LAST] + PAGE));
+}
+
+FIXTURE_TEARDOWN(late)
+{
+	pipe_close(self->first);
+	pipe_close(self->last);
+	group_exit(&self->g);
+	if (self->broken)
+		unpoison(self->broken);
+}
+
+static void fails_late(struct __test_metadata *_metadata,
+		       FIXTURE_DATA(late) *self, int err)
+{
+	struct group *g = &self->g;
+	unsigned int i;
+
+	for (i = 0; i < BUFFERS; i++)
+		self->before[i] = cow_stat(g->fd[i]);
+	remember(g);
+	EXPECT_EQ(-err, take(g));
+	expect_nothing_returned(_metadata, g);
+	for (i = 0; i < BUFFERS; i++)
+		EXPECT_TRUE(stat_unchanged(g->fd[i], &self->before[i]));
+}
+
+TEST_F(late, copy_beyond_the_LIMIT_is_ENOSPC_and_makes_none)
+{
+	struct group *g = &self->g;
+	unsigned int i;
+
+	ASSERT_EQ(0, cow_limit(g->fd[LAST], SIZE));
+	fails_late(_metadata, self, ENOSPC);
+	for (i = 0; i < BUFFERS; i++)
+		EXPECT_TRUE(buffer_filled(g->fd[i], i));
+	expect_nothing_made(_metadata, g);
+
+	/* Both pages are still the live ones, and still held. */
+	ASSERT_EQ(0, cow_limit(g->fd[LAST], COWMEM_NO_LIMIT));
+	ASSERT_EQ(0, take(g));
+	EXPECT_EQ(g->before.pages + 2, cow_param("pages"));
+	for (i = 0; i < BUFFERS; i++)
+		EXPECT_EQ(i == 0 || i == LAST, cow_stat(g->fd[i]).held);
+	scribble(g);
+	for (i = 0; i < BUFFERS; i++)
+		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
+	EXPECT_TRUE(pipe_has(self->first, '!'));
+	EXPECT_TRUE(pipe_has(self->last, '!'));
+}
+
+TEST_F(late, copy_of_a_page_with_a_memory_error_is_EIO_and_makes_none)
+{
+	struct group *g = &self->g;
+	char *p = g->p[LAST];
+	uint64_t frame = frame_of(p + PAGE);
+	unsigned int i;
+
+	ASSERT_NE(0, frame);
+	if (!poison(p + PAGE))
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	self->broken = frame;
+	fails_late(_metadata, self, EIO);
+	for (i = 0; i < LAST; i++)
+		EXPECT_TRUE(buffer_filled(g->fd[i], i));
+	EXPECT_TRUE(pages_filled_in(p, LAST, 0, 1));
+	EXPECT_TRUE(pages_filled_in(p + 2 * PAGE, LAST, 2, NR - 2));
+
+	/* No store to any of the other pages copies. */
+	for (i = 0; i < LAST; i++)
+		fill(g, i);
+	memset(p, '?', PAGE);
+	memset(p + 2 * PAGE, '?', SIZE - 2 * PAGE);
+	for (i = 0; i < BUFFERS; i++)
+		EXPECT_TRUE(stat_unchanged(g->fd[i], &self->before[i]));
+
+	ASSERT_EQ(0, fallocate(g->fd[LAST],
+			       FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       PAGE, PAGE));
+	ASSERT_EQ(0, take(g));
+	scribble(g);
+	for (i = 0; i < LAST; i++)
+		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
+	EXPECT_TRUE(page_reads_as(g->members[LAST].snapshot_fd, 0, '?'));
+	EXPECT_TRUE(page_reads_as(g->members[LAST].snapshot_fd, 1, 0));
+	EXPECT_TRUE(page_reads_as(g->members[LAST].snapshot_fd, 2, '?'));
 }
 
 /*
