@@ -297,11 +297,34 @@ TEST_F(pair, reading_shares_on)
 
 TEST_F(pair, private_copy_of_a_page_is_no_difference)
 {
-	char *r = mmap(NULL, SIZE, RW, MAP_PRIVATE, self->clone, 0);
+	char *r = map_private(self->clone, SIZE, RW);
 
 	ASSERT_NE(MAP_FAILED, r);
 	memset(r, '!', SIZE);
 	EXPECT_STREQ(SAME, diff(self->origin, self->clone));
+}
+
+TEST_F(pair, pages_that_another_process_stores_to_are_listed)
+{
+	pid_t pid = CHILD_START({
+		char *p = cow_map(self->origin, SIZE, RW);
+		char *r = map_private(self->clone, SIZE, RW);
+
+		p[3 * PAGE] = '!';
+		r[9 * PAGE] = '!';
+		raise(SIGSTOP);
+		/* Once more, and through what it has inherited. */
+		p[3 * PAGE] = '?';
+		self->q[7 * PAGE] = '?';
+	});
+
+	ASSERT_TRUE(child_stopped(pid));
+	EXPECT_STREQ("...D............", diff(self->origin, self->clone));
+	EXPECT_STREQ("...D............", diff(self->clone, self->origin));
+	EXPECT_EQ(0, child_finish(pid));
+	EXPECT_STREQ("...D...D........", diff(self->origin, self->clone));
+	EXPECT_STREQ("...D...D........", diff(self->clone, self->origin));
+	EXPECT_EQ('?', self->p[3 * PAGE]);
 }
 
 TEST_F(pair, run_is_one_extent)

@@ -450,6 +450,99 @@ TEST_F(group, page_that_is_pinned_in_one_member_is_copied_for_its_snapshot)
 	EXPECT_TRUE(pipe_has(pipefd, '!'));
 }
 
+TEST_F(group, private_views_keep_their_copies_and_follow_their_buffers)
+{
+	struct group *g = &self->g;
+	char *q[BUFFERS];
+	unsigned int i;
+
+	for (i = 0; i < BUFFERS; i++) {
+		q[i] = map_private(g->fd[i], SIZE, RW);
+		ASSERT_NE(MAP_FAILED, q[i]);
+		EXPECT_TRUE(pages_filled_in(q[i], i, 0, NR));
+		memset(q[i], '1', PAGE);
+	}
+	ASSERT_EQ(0, take(g));
+	for (i = 0; i < BUFFERS; i++) {
+		EXPECT_TRUE(pages_filled_in(q[i] + PAGE, i, 1, NR - 1));
+		memset(q[i] + PAGE, '2', PAGE);
+		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
+		EXPECT_TRUE(buffer_filled(g->fd[i], i));
+		EXPECT_EQ(0, cow_stat(g->fd[i]).copied);
+	}
+	scribble(g);
+	for (i = 0; i < BUFFERS; i++) {
+		EXPECT_TRUE(page_is(q[i], '1'));
+		EXPECT_TRUE(page_is(q[i] + PAGE, '2'));
+		EXPECT_TRUE(page_is(q[i] + 2 * PAGE, '!'));
+		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
+	}
+}
+
+TEST_F(group, private_views_of_the_snapshots_are_their_own)
+{
+	struct group *g = &self->g;
+	unsigned int i;
+	char *q;
+
+	ASSERT_EQ(0, take(g));
+	for (i = 0; i < BUFFERS; i++) {
+		q = map_private(g->members[i].snapshot_fd, SIZE, RW);
+		ASSERT_NE(MAP_FAILED, q);
+		EXPECT_TRUE(pages_filled_in(q, i, 0, NR));
+		memset(q, '1', PAGE);
+		memset(g->p[i], '!', SIZE);
+		EXPECT_TRUE(page_is(q, '1'));
+		EXPECT_TRUE(pages_filled_in(q + PAGE, i, 1, NR - 1));
+		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
+	}
+}
+
+TEST_F(group, stores_of_a_child_forked_before_are_in_none)
+{
+	struct group *g = &self->g;
+	unsigned int i;
+	pid_t pid;
+
+	pid = CHILD_START({
+		/* Now it has PTEs of its own. */
+		for (i = 0; i < BUFFERS; i++)
+			fill(g, i);
+		raise(SIGSTOP);
+		scribble(g);
+	});
+	ASSERT_TRUE(child_stopped(pid));
+	ASSERT_EQ(0, take(g));
+	EXPECT_EQ(0, child_finish(pid));
+	for (i = 0; i < BUFFERS; i++) {
+		EXPECT_TRUE(buffer_filled(g->members[i].snapshot_fd, i));
+		EXPECT_TRUE(page_is(g->p[i], '!'));
+		EXPECT_TRUE(page_is(g->p[i] + SIZE - PAGE, '!'));
+		EXPECT_EQ(NR, cow_stat(g->fd[i]).copied);
+	}
+}
+
+TEST_F(group, child_that_takes_it_has_what_its_parent_stored)
+{
+	struct group *g = &self->g;
+	unsigned int i;
+
+	scribble(g);
+	EXPECT_EQ(0, CHILD({
+		if (take(g))
+			_exit(1);
+		for (i = 0; i < BUFFERS; i++) {
+			fill(g, i);
+			if (!page_reads_as(g->members[i].snapshot_fd, 0, '!'))
+				_exit(2);
+		}
+	}));
+	for (i = 0; i < BUFFERS; i++) {
+		EXPECT_TRUE(pages_filled_in(g->p[i], i, 0, NR));
+		EXPECT_EQ(1, cow_stat(g->fd[i]).snapshots);
+	}
+}
+
 TEST_F(group, relatives_are_different_buffers)
 {
 	struct group *g = &self->g;

@@ -510,6 +510,114 @@ TEST_F(isolated, first_and_last_page_and_their_neighbours)
 }
 
 /*
+ * Private views, and other processes
+ */
+
+TEST_F(origin, private_view_keeps_its_copies_and_follows_the_origin)
+{
+	char *q = map_private(self->fd, SIZE, RW);
+	int range;
+
+	ASSERT_NE(MAP_FAILED, q);
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	memset(q + 5 * PAGE, '1', PAGE);
+	range = range_of(self->fd, 0, 4, 8);
+	ASSERT_GE(range, 0);
+	EXPECT_TRUE(pages_filled(q + 7 * PAGE, 7, NR - 7));
+	memset(q + 6 * PAGE, '2', PAGE);
+	EXPECT_TRUE(buffer_filled(range, 4, 8));
+	EXPECT_TRUE(buffer_filled(self->fd, 0, NR));
+	EXPECT_EQ(0, cow_stat(self->fd).copied);
+
+	/* Inside and outside. */
+	memset(self->p, '!', SIZE);
+	EXPECT_TRUE(page_is(q + 4 * PAGE, '!'));
+	EXPECT_TRUE(page_is(q + 5 * PAGE, '1'));
+	EXPECT_TRUE(page_is(q + 6 * PAGE, '2'));
+	EXPECT_TRUE(page_is(q + 7 * PAGE, '!'));
+	EXPECT_TRUE(page_is(q + 12 * PAGE, '!'));
+	EXPECT_TRUE(buffer_filled(range, 4, 8));
+}
+
+TEST_F(origin, private_views_of_a_range_and_a_clone_are_their_own)
+{
+	int range = range_of(self->fd, 0, 4, 4);
+	int clone = range_of(self->fd, COWMEM_WRITABLE, 4, 4);
+	char *q = map_private(range, 4 * PAGE, RW);
+	char *r = map_private(clone, 4 * PAGE, RW);
+
+	ASSERT_NE(MAP_FAILED, q);
+	ASSERT_NE(MAP_FAILED, r);
+	EXPECT_TRUE(pages_filled(q, 4, 4));
+	EXPECT_TRUE(pages_filled(r, 4, 4));
+	memset(q, '1', PAGE);
+	memset(r, '2', PAGE);
+	EXPECT_TRUE(buffer_filled(range, 4, 4));
+	EXPECT_TRUE(buffer_filled(clone, 4, 4));
+	EXPECT_TRUE(buffer_filled(self->fd, 0, NR));
+
+	ASSERT_EQ(PAGE, write_page(clone, 0, '3'));
+	ASSERT_EQ(PAGE, write_page(clone, 1, '4'));
+	memset(self->p, '!', SIZE);
+	EXPECT_TRUE(page_is(q, '1'));
+	EXPECT_TRUE(pages_filled(q + PAGE, 5, 3));
+	EXPECT_TRUE(page_is(r, '2'));
+	EXPECT_TRUE(page_is(r + PAGE, '4'));
+	EXPECT_TRUE(pages_filled(r + 2 * PAGE, 6, 2));
+}
+
+TEST_F(origin, stores_of_a_child_forked_before_are_not_in_the_range)
+{
+	char *q = map_private(self->fd, SIZE, RW);
+	int range;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, q);
+	memset(q + 5 * PAGE, '1', PAGE);
+	pid = CHILD_START({
+		/* Now it has PTEs of its own. */
+		fill_pages(self->p, NR);
+		raise(SIGSTOP);
+		memset(self->p, '!', SIZE);
+		memset(q + 6 * PAGE, '2', PAGE);
+		_exit(page_is(q + 5 * PAGE, '1') &&
+		      page_is(q + 7 * PAGE, '!') ? 0 : 1);
+	});
+	ASSERT_TRUE(child_stopped(pid));
+	range = range_of(self->fd, 0, 4, 8);
+	ASSERT_GE(range, 0);
+	EXPECT_EQ(0, child_finish(pid));
+	EXPECT_TRUE(buffer_filled(range, 4, 8));
+	EXPECT_EQ(8, cow_stat(self->fd).copied);
+	EXPECT_TRUE(page_is(self->p, '!'));
+	EXPECT_TRUE(page_is(self->p + 11 * PAGE, '!'));
+	/* Private copies of the child are not those of the parent. */
+	EXPECT_TRUE(page_is(q + 5 * PAGE, '1'));
+	EXPECT_TRUE(page_is(q + 6 * PAGE, '!'));
+}
+
+TEST_F(origin, clone_of_a_range_is_one_for_two_processes)
+{
+	int clone = range_of(self->fd, COWMEM_WRITABLE, 4, 4);
+	char *q = cow_map(clone, 4 * PAGE, RW);
+
+	ASSERT_NE(MAP_FAILED, q);
+	EXPECT_TRUE(pages_filled(q, 4, 4));
+	EXPECT_EQ(0, CHILD({
+		char *r = cow_map(clone, 4 * PAGE, RW);
+
+		memset(q, '1', PAGE);
+		memset(r + PAGE, '2', PAGE);
+		_exit(page_is(r, '1') && page_is(q + PAGE, '2') ? 0 : 1);
+	}));
+	EXPECT_TRUE(page_is(q, '1'));
+	EXPECT_TRUE(page_is(q + PAGE, '2'));
+	EXPECT_TRUE(pages_filled(q + 2 * PAGE, 6, 2));
+	EXPECT_EQ(2, cow_stat(clone).copied);
+	EXPECT_TRUE(buffer_filled(self->fd, 0, NR));
+}
+
+/*
  * Holes
  */
 
