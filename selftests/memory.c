@@ -11,8 +11,11 @@
 #include "kselftest_harness.h"
 #include "util.h"
 
-#define MIB	(1UL << 20)
+#define MIB	(1L << 20)
 #define GROUP	"/sys/fs/cgroup/cowmem-test"
+/* What is to be charged, and what else may be: the kernel charges in batches. */
+#define TOUCHED	(8 * MIB)
+#define SLACK	(4 * MIB)
 
 static long read_number(const char *path)
 {
@@ -25,15 +28,153 @@ static long read_number(const char *path)
 	return atol(text);
 }
 
-FIXTURE(cgroup) {
+/* False: there is no memory controller in cgroup v2. */
+static bool make_group(void)
+{
+	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	return (!mkdir(GROUP, 0755) || errno == EEXIST) &&
+	       read_number(GROUP "/memory.current") >= 0;
+}
+
+/* For the calling process. */
+static bool join_group(void)
+{
+	return write_file(GROUP "/cgroup.procs", "0");
+}
+
+/* Bytes charged to the group, but for @before of them. */
+static long charged(long before)
+{
+	return read_number(GROUP "/memory.current") - before;
+}
+
+/* Is no more than a little left?  Some is given back a while later. */
+static bool uncharged(long before)
+{
+	int try;
+
+	for (try = 0; try < 50; try++) {
+		if (charged(before) < SLACK)
+			return true;
+		usleep(100000);
+	}
+	return false;
+}
+
+/* What may make pages: each writes to the whole range, or fills it. */
+
+static bool touch_by_store(int fd, size_t offset, size_t length)
+{
+	char *p = cow_map(fd, offset + length, RW);
+
+	if (p == MAP_FAILED)
+		return false;
+	memset(p + offset, 1, length);
+	return true;
+}
+
+static bool touch_by_write(int fd, size_t offset, size_t length)
+{
+	static char data[MIB];
+	size_t end = offset + length;
+
+	memset(data, 1, sizeof(data));
+	for (; offset < end; offset += MIB)
+		if (pwrite(fd, data, MIB, offset) != MIB)
+			return false;
+	return true;
+}
+
+static bool touch_by_fallocate(int fd, size_t offset, size_t length)
+{
+	return !fallocate(fd, FALLOC_FL_UNSHARE_RANGE, offset, length);
+}
+
+/* In a child, in the group or not: its wait status. */
+static int touch_in_child(int fd, bool in_group,
+			  bool (*touch)(int fd, size_t offset, size_t length),
+			  size_t offset, size_t length)
+{
+	return CHILD(_exit((!in_group || join_group()) &&
+			   touch(fd, offset, length) ? 0 : 1));
+}
+
+/*
+ * Who is charged
+ */
+
+FIXTURE(charge)
+{
+	int fd;
+};
+
+FIXTURE_VARIANT(charge)
+{
+	bool (*touch)(int fd, size_t offset, size_t length);
+};
+
+FIXTURE_VARIANT_ADD(charge, store) { touch_by_store };
+FIXTURE_VARIANT_ADD(charge, write) { touch_by_write };
+FIXTURE_VARIANT_ADD(charge, fallocate) { touch_by_fallocate };
+
+FIXTURE_SETUP(charge)
+{
+	NEED(FALLOCATE);
+	if (!make_group())
+		SKIP(return, "no memory controller in cgroup v2");
+	self->fd = cow_create(2 * TOUCHED, "charge");
+	ASSERT_GE(self->fd, 0);
+}
+
+FIXTURE_TEARDOWN(charge)
+{
+	close(self->fd);
+	rmdir(GROUP);
+}
+
+TEST_F(charge, toucher_is_charged_until_the_page_is_freed)
+{
+	long before = charged(0);
+
+	ASSERT_EQ(0, touch_in_child(self->fd, false, variant->touch, 0,
+				    TOUCHED));
+	EXPECT_LT(charged(before), SLACK);
+	ASSERT_EQ(0, touch_in_child(self->fd, true, variant->touch, TOUCHED,
+				    TOUCHED));
+	/* The process is gone, its pages are not. */
+	EXPECT_GE(charged(before), TOUCHED - MIB);
+	EXPECT_LT(charged(before), TOUCHED + SLACK);
+	close(self->fd);
+	EXPECT_TRUE(uncharged(before));
+}
+
+TEST_F(charge, copy_is_charged_to_who_makes_it_until_it_is_freed)
+{
+	long before;
+	int snap;
+
+	ASSERT_EQ(0, touch_in_child(self->fd, false, touch_by_store, 0,
+				    TOUCHED));
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	before = charged(0);
+	ASSERT_EQ(0, touch_in_child(self->fd, true, variant->touch, 0, TOUCHED));
+	EXPECT_GE(charged(before), TOUCHED - MIB);
+	EXPECT_LT(charged(before), TOUCHED + SLACK);
+	/* The snapshot has the old pages, which others pay. */
+	close(self->fd);
+	EXPECT_TRUE(uncharged(before));
+	close(snap);
+}
+
+FIXTURE(cgroup)
+{
 	int fd;
 };
 
 FIXTURE_SETUP(cgroup)
 {
-	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
-	if ((mkdir(GROUP, 0755) && errno != EEXIST) ||
-	    read_number(GROUP "/memory.current") < 0)
+	if (!make_group())
 		SKIP(return, "no memory controller in cgroup v2");
 	self->fd = cow_create(64 * MIB, "cgroup");
 	ASSERT_GE(self->fd, 0);
@@ -45,59 +186,49 @@ FIXTURE_TEARDOWN(cgroup)
 	rmdir(GROUP);
 }
 
-/* Write @length bytes of the buffer from @offset on; in the group or not. */
-static int touch_in_child(int fd, bool in_group, size_t offset, size_t length)
+/* Let a pipe have all of the mapping, which has been written. */
+static bool pipe_hold_all(int pipefd[2], char *p, size_t length)
 {
-	pid_t pid = fork();
-	int status;
+	struct iovec iov = { p, length };
 
-	if (!pid) {
-		char *map = cow_map(fd, 64 * MIB, PROT_READ | PROT_WRITE);
-
-		if (in_group && !write_file(GROUP "/cgroup.procs", "0"))
-			_exit(1);
-		if (map == MAP_FAILED)
-			_exit(1);
-		memset(map + offset, 1, length);
-		_exit(0);
-	}
-	waitpid(pid, &status, 0);
-	return status;
+	return !pipe(pipefd) && fcntl(pipefd[1], F_SETPIPE_SZ, length) >= 0 &&
+	       vmsplice(pipefd[1], &iov, 1, 0) == length;
 }
 
-TEST_F(cgroup, toucher_is_charged_until_the_page_is_freed)
+/* An exit status: 0 if all is well. */
+static int snapshot_held_pages(int fd, long before)
 {
-	long before = read_number(GROUP "/memory.current"), now;
-
-	ASSERT_EQ(touch_in_child(self->fd, false, 0, 16 * MIB), 0);
-	EXPECT_LT(read_number(GROUP "/memory.current") - before, 4 * MIB);
-	ASSERT_EQ(touch_in_child(self->fd, true, 16 * MIB, 16 * MIB), 0);
-	/* The process is gone, its pages are not. */
-	EXPECT_GE(read_number(GROUP "/memory.current") - before, 15 * MIB);
-	EXPECT_LT(read_number(GROUP "/memory.current") - before, 24 * MIB);
-	close(self->fd);
-	for (int i = 0; i < 50; i++) {
-		now = read_number(GROUP "/memory.current") - before;
-		if (now < 4 * MIB)
-			break;
-		usleep(100000);
-	}
-	EXPECT_LT(now, 4 * MIB);
-}
-
-TEST_F(cgroup, copy_is_charged_to_the_writer)
-{
-	long before;
 	int snap;
 
-	ASSERT_EQ(touch_in_child(self->fd, false, 0, 16 * MIB), 0);
-	snap = cow_snapshot(self->fd, 0);
-	ASSERT_GE(snap, 0);
-	before = read_number(GROUP "/memory.current");
-	ASSERT_EQ(touch_in_child(self->fd, true, 0, 16 * MIB), 0);
-	EXPECT_GE(read_number(GROUP "/memory.current") - before, 15 * MIB);
+	if (!join_group() || charged(before) >= SLACK)
+		return 1;
+	snap = cow_snapshot(fd, 0);
+	if (snap < 0 || cow_stat(fd).held != TOUCHED / PAGE)
+		return 2;
+	if (charged(before) < TOUCHED - MIB ||
+	    charged(before) >= TOUCHED + SLACK)
+		return 3;
 	close(snap);
+	return uncharged(before) ? 0 : 4;
 }
+
+TEST_F(cgroup, copies_of_held_pages_are_charged_to_who_takes_the_snapshot)
+{
+	char *p = cow_map(self->fd, TOUCHED, RW);
+	long before = charged(0);
+	int pipefd[2];
+
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, 1, TOUCHED);
+	ASSERT_TRUE(pipe_hold_all(pipefd, p, TOUCHED));
+	EXPECT_EQ(0, CHILD(_exit(snapshot_held_pages(self->fd, before))))
+		TH_LOG("see snapshot_held_pages()");
+	pipe_close(pipefd);
+}
+
+/*
+ * Out of memory
+ */
 
 TEST_F(cgroup, only_the_offender_is_killed_and_others_keep_their_content)
 {
@@ -109,7 +240,8 @@ TEST_F(cgroup, only_the_offender_is_killed_and_others_keep_their_content)
 	ASSERT_NE(map, MAP_FAILED);
 	memset(map, 7, MIB);
 	ASSERT_TRUE(write_file(GROUP "/memory.max", "16777216"));
-	status = touch_in_child(self->fd, true, 8 * MIB, 48 * MIB);
+	status = touch_in_child(self->fd, true, touch_by_store, 8 * MIB,
+				48 * MIB);
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	for (size_t i = 0; i < MIB; i += PAGE)
 		ASSERT_EQ(map[i], 7);
