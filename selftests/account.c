@@ -2295,6 +2295,33 @@ TEST_F(max_pages, and_LIMIT_both_hold)
 	EXPECT_EQ(6, store_until(self->p, 4, NR));
 }
 
+/* Each account has room for its part, all of them together have not. */
+TEST_F(max_pages, is_hard_when_accounts_race_for_pages)
+{
+	int fd[NR_RACERS], round, i;
+	char *p[NR_RACERS];
+
+	for (i = 0; i < NR_RACERS; i++) {
+		fd[i] = cow_create_mapped(SIZE, "racer", &p[i]);
+		ASSERT_GE(fd[i], 0);
+		ASSERT_EQ(0, limit_pages(fd[i], NR / NR_RACERS));
+	}
+	for (round = 0; round < 6; round++) {
+		ASSERT_EQ(0, set_max_pages(base + NR_THROUGH));
+		EXPECT_EQ(NR_THROUGH, race(p));
+		EXPECT_EQ(NR_THROUGH, held());
+		/* What was refused counts for no account. */
+		ASSERT_EQ(0, set_max_pages(base + NR));
+		EXPECT_EQ(NR, race(p));
+		EXPECT_EQ(NR, held());
+		for (i = 0; i < NR_RACERS; i++) {
+			ASSERT_EQ(0, ftruncate(fd[i], 0));
+			ASSERT_EQ(0, ftruncate(fd[i], SIZE));
+		}
+		EXPECT_EQ(0, held());
+	}
+}
+
 TEST_F(max_pages, below_what_is_held_only_stops_new_pages)
 {
 	int snap;
