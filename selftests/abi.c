@@ -682,6 +682,38 @@ TEST_F(fd, is_EMFILE_at_the_limit_and_makes_nothing)
 	EXPECT_EQ((unsigned char)self->s.arg->bytes[variant->at], POISON);
 }
 
+/*
+ * With room for no open file more on the whole machine, which binds all but the
+ * privileged: for no longer than the call takes.
+ */
+static int new_fd_at_file_max(struct subject *s, const struct kind *kind,
+			      size_t at, int file_max)
+{
+	char before[32];
+	ssize_t bytes = pread(file_max, before, sizeof(before), 0);
+	int fd = -ENOTRECOVERABLE;
+
+	if (pwrite(file_max, "0", 1, 0) == 1 && !seteuid(NOBODY))
+		fd = new_fd(s, kind, at);
+	if (seteuid(0) || pwrite(file_max, before, bytes, 0) != bytes)
+		return -ENOTRECOVERABLE;
+	return fd;
+}
+
+TEST_F(fd, is_ENFILE_with_too_many_open_files_and_makes_nothing)
+{
+	int file_max = open("/proc/sys/fs/file-max", O_RDWR | O_CLOEXEC);
+
+	if (file_max < 0)
+		SKIP(return, "file-max: %s", strerror(errno));
+	valid(variant->kind, &self->s);
+	EXPECT_EQ(new_fd_at_file_max(&self->s, variant->kind, variant->at,
+				     file_max), -ENFILE);
+	close(file_max);
+	expect_nothing_made(_metadata, &self->s);
+	EXPECT_EQ((unsigned char)self->s.arg->bytes[variant->at], POISON);
+}
+
 /* ---------------------------------------------------------------------- each */
 
 FIXTURE(one) {
@@ -1176,6 +1208,16 @@ TEST_F(one, STAT_counts_snapshots_copies_and_reuse)
 	EXPECT_EQ(cow_stat(self->s.fd).copied, 1);
 	EXPECT_EQ(cow_stat(self->s.fd).reused, 1);
 	EXPECT_EQ(cow_stat(self->s.fd).snapshots, 2);
+}
+
+TEST_F(one, STAT_counts_faults_that_end_in_SIGBUS)
+{
+	__u64 faults;
+
+	ASSERT_EQ(ftruncate(self->s.fd, PAGE), 0);
+	faults = cow_stat(self->s.fd).faults;
+	EXPECT_EQ(load_signal(self->s.store + PAGE), SIGBUS);
+	EXPECT_EQ(cow_stat(self->s.fd).faults, faults + 1);
 }
 
 /* RESTORE, DIFF, LIMIT: known, perhaps not built */

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #include <linux/fs.h>
 
@@ -1435,6 +1436,24 @@ TEST(clone_beyond_the_largest_size_is_refused)
 	EXPECT_EQ(max, cow_stat(dst).length);
 	close(dst);
 	buffer_close(&src);
+}
+
+TEST_F(pair, EFBIG_beyond_RLIMIT_FSIZE_or_a_short_copy)
+{
+	struct rlimit limit = { SIZE + 100, SIZE + 100 };
+
+	signal(SIGXFSZ, SIG_IGN);
+	ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &limit));
+	EXPECT_EQ(-EFBIG, buffer_clone_range(&self->dst, SIZE, &self->src, 0,
+					     PAGE));
+	EXPECT_EQ(-EFBIG, copy_range(self->dst.fd, SIZE + 100, self->src.fd, 0,
+				     PAGE));
+	EXPECT_TRUE(buffer_ok(&self->dst));
+	EXPECT_EQ(self->pages, cow_param("pages"));
+	/* The limit is one on the size. */
+	EXPECT_EQ(0, buffer_clone(&self->dst, &self->src));
+	EXPECT_EQ(100, copy_range(self->dst.fd, SIZE, self->src.fd, 0, PAGE));
+	model_copy(&self->dst, SIZE, &self->src, 0, 100);
 }
 
 /*

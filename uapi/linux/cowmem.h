@@ -47,7 +47,13 @@
  *	load, store	SIGBUS	 beyond the end of the buffer, of a page with a
  *				 memory error, or (store; load, if PINNABLE) at the
  *				 LIMIT
- *	write, ftruncate EFBIG	 beyond the largest size
+ *	MADV_POPULATE_READ, MADV_POPULATE_WRITE
+ *			EFAULT	 beyond the end, or at the LIMIT, as load and store
+ *	MADV_REMOVE	EACCES	 MAP_PRIVATE, or a handle without write access
+ *	write, ftruncate EFBIG	 beyond the largest size or RLIMIT_FSIZE
+ *	write, fallocate EBADF	 a handle without write access (such as any frozen
+ *				 buffer)
+ *	ftruncate	EINVAL	 a handle without write access, or of /dev/cowmem
  *	write		EFAULT	 source not readable; after a part was written
  *				 the short count is returned
  *	read, write, ftruncate, fallocate, copy_file_range
@@ -55,8 +61,11 @@
  *				 memory error
  *	lseek		ENXIO	 SEEK_DATA or SEEK_HOLE beyond the last data or
  *				 the end
+ *			EINVAL	 before the start or beyond the largest size
  *	open		EPERM	 for writing, or with O_TRUNC, of a frozen
  *				 buffer, also for root
+ *	truncate, fchmod, fchown, futimens
+ *			EPERM	 a frozen buffer, also for root
  *	futex		EFAULT	 process-shared futexes in a mapping do not
  *				 work; private ones do
  *	write, ftruncate, fallocate, copy_file_range
@@ -65,7 +74,7 @@
  *				 else the short count)
  *	fallocate	EOPNOTSUPP
  *				 COLLAPSE_RANGE, INSERT_RANGE
- *			EFBIG	 beyond the largest size
+ *			EFBIG	 beyond the largest size or RLIMIT_FSIZE
  *			ENODEV	 a /dev/cowmem handle: ask FILE for a file; so
  *				 does MADV_REMOVE in a mapping of one
  *	FICLONE, FICLONERANGE, FIDEDUPERANGE
@@ -77,15 +86,24 @@
  *			(no error) FIDEDUPERANGE compares a page that ends a frozen
  *				 buffer as a whole, as a mapping shows it
  *			EXDEV	 the other is not a file of cowmem; a handle of
- *				 /dev/cowmem is none (between two: EINVAL)
- *			EFBIG	 beyond the largest size
+ *				 /dev/cowmem is none (between two, and as the
+ *				 source of FIDEDUPERANGE: EINVAL)
+ *			EFBIG	 beyond the largest size or RLIMIT_FSIZE
  *			ENOSPC	 a page of the source that is pinned would have to
  *				 be copied, at the LIMIT of the destination
  *			EIO	 memory error in a page that has to be copied or
  *				 compared
+ *	FICLONE, FICLONERANGE, copy_file_range
+ *			EBADF	 source without read access, destination without
+ *				 write access
+ *	FIDEDUPERANGE	(no error) what is wrong with a destination is its status
+ *			EPERM	 destination without write access, of another user
+ *			EINVAL	 source without read access
+ *			EOPNOTSUPP
+ *				 source is a memfd
  *	copy_file_range	EINVAL	 overlapping, or a /dev/cowmem handle
  *			EXDEV	 the other is not a file of cowmem
- *			EFBIG	 beyond the largest size
+ *			EFBIG	 beyond the largest size or RLIMIT_FSIZE
  *	rmmod		EAGAIN	 (EWOULDBLOCK) while a buffer exists
  *
  * A fallocate() that fails leaves content and size as they were.  Modes: 0 and
@@ -387,7 +405,8 @@ struct cowmem_limit {
  * @resident: out: bytes of pages that the buffer reaches, shared or not
  * @limit: out: LIMIT of the account in bytes, or COWMEM_NO_LIMIT
  * @charged: out: bytes of pages that the account holds
- * @faults: out: page faults of MAP_SHARED and MAP_PRIVATE mappings served
+ * @faults: out: page faults of MAP_SHARED and MAP_PRIVATE mappings, also those
+ *	that ended in SIGBUS
  * @filled: out: holes that got a page
  * @copied: out: pages copied because another buffer shares them, or because of
  *	@held
