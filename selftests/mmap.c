@@ -818,15 +818,51 @@ TEST_F(buffer, mremap_shrinks)
 	EXPECT_EQ(SIZE, cow_stat(self->fd).length);
 }
 
-TEST_F(buffer, mremap_grows_where_the_kernel_allows)
+/* Page 0 at an address with room for @room pages more behind it. */
+static char *map_with_room(int fd, size_t room)
 {
-	char *q = cow_map(self->fd, PAGE, RW), *r;
+	char *p = free_range((1 + room) * PAGE);
+
+	return mmap(p, PAGE, RW, MAP_SHARED | MAP_FIXED, fd, 0);
+}
+
+/* Of the page at @p, to @length bytes: 0 or an errno. */
+static int mremap_error(char *p, size_t length, int flags)
+{
+	return mremap(p, PAGE, length, flags) == MAP_FAILED ? errno : 0;
+}
+
+TEST_F(buffer, mremap_never_grows_in_place)
+{
+	char *q = map_with_room(self->fd, NR);
 
 	ASSERT_NE(MAP_FAILED, q);
-	r = mremap(q, PAGE, SIZE + PAGE, MREMAP_MAYMOVE);
-	if (r == MAP_FAILED && errno == EFAULT)
+	if (mremap_error(q, SIZE, 0) == EFAULT)
 		SKIP(return, "mappings do not expand on this kernel");
+	EXPECT_EQ(ENOMEM, mremap_error(q, SIZE, 0));
+	EXPECT_EQ(ENOMEM, mremap_error(q, SIZE, MREMAP_MAYMOVE));
+	EXPECT_TRUE(pages_filled(q, 0, 1));
+	EXPECT_EQ(SIGSEGV, load_signal(q + PAGE));
+	EXPECT_EQ(0, store(q));
+	EXPECT_EQ(1, self->p[0]);
+}
+
+TEST_F(buffer, mremap_without_room_moves_it_if_it_may)
+{
+	char *q = map_with_room(self->fd, 1), *guard, *r;
+
+	ASSERT_NE(MAP_FAILED, q);
+	guard = mmap(q + PAGE, PAGE, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	ASSERT_EQ(q + PAGE, guard);
+	if (mremap_error(q, SIZE, 0) == EFAULT)
+		SKIP(return, "mappings do not expand on this kernel");
+	EXPECT_EQ(ENOMEM, mremap_error(q, SIZE, 0));
+	EXPECT_TRUE(pages_filled(q, 0, 1));
+	r = mremap(q, PAGE, SIZE + PAGE, MREMAP_MAYMOVE);
 	ASSERT_NE(MAP_FAILED, r);
+	EXPECT_NE(q, r);
+	EXPECT_EQ(SIGSEGV, load_signal(q));
 	EXPECT_TRUE(pages_filled(r, 0, NR));
 	r[SIZE - 1] = '!';
 	EXPECT_EQ('!', self->p[SIZE - 1]);
