@@ -10,7 +10,7 @@ all:	## build module/cowmem.ko for the running kernel (or KDIR=...)
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
 clean:	## remove what was built
-	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
+	-$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -rf build
 
 install:	## install the module for the running kernel

@@ -33,7 +33,7 @@ cat >"$out/init" <<'INIT'
 for fanout in $(/bin/busybox echo "$FANOUTS" | /bin/busybox tr , " "); do
     echo
     echo "=== Tree with $fanout slots a node ==="
-    /bin/busybox insmod /fanout-$fanout.ko && /bench && /algebra
+    /bin/busybox insmod /fanout-$fanout.ko && /bench && /algebra || echo FAILED
     /bin/busybox rmmod cowmem || echo FAILED
 done
 /bin/busybox echo done >/dev/ttyS1

@@ -18,8 +18,9 @@ dir=${COWMEM_BUILD:-$top/build}/$kernel${variant:+-$variant}
 mkdir -p "$dir"
 exec 9>"$dir/.lock"
 flock 9
-# Only what is newer: what has been built stays built.
-cp -au "$top/Kbuild" "$top/Makefile" "$top/dkms.conf" "$top/module" "$top/uapi" "$dir/"
+# Only what differs, as new as it is here: what has been built stays built.
+rsync -rlpc --exclude='*.o' --exclude='*.ko' --exclude='*.mod*' --exclude='.*.cmd' \
+    "$top/Kbuild" "$top/Makefile" "$top/dkms.conf" "$top/module" "$top/uapi" "$dir/"
 log=$(make -s -j"$(nproc)" -C "$root/build" M="$dir" W=1 "$@" modules 2>&1) || {
     echo "$log" >&2
     exit 1
@@ -27,6 +28,7 @@ log=$(make -s -j"$(nproc)" -C "$root/build" M="$dir" W=1 "$@" modules 2>&1) || {
 # Without vmlinux there is no BTF; nobody here uses it.
 if warnings=$(grep -E 'warning|WARNING|error' <<<"$log"); then
     echo "$warnings" >&2
+    make -s -C "$root/build" M="$dir" clean
     exit 1
 fi
 echo "$dir/module/cowmem.ko"

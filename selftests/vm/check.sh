@@ -41,18 +41,22 @@ step() {
     verdict "$name" "${PIPESTATUS[0]}" $((SECONDS - begun)) "$@"
 }
 
-# begin NAME COMMAND...: beside what comes next.
+# begin NAME COMMAND...: beside what comes next, in a process group of its own.
 declare -A job command
+trap 'for pid in "${job[@]}"; do kill -- "-$pid"; done 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 begin() {
     local name=$1
     shift
     echo "== $name"
+    set -m
     (
         begun=$SECONDS status=0
         "$@" >"$logs/$name.log" 2>&1 || status=$?
         echo $((SECONDS - begun)) >"$logs/$name.seconds"
         exit $status
-    ) &
+    ) </dev/null &
+    set +m
     job[$name]=$! command[$name]=$*
 }
 
@@ -62,6 +66,7 @@ finish() {
     for name in "$@"; do
         status=0
         wait "${job[$name]}" || status=$?
+        unset "job[$name]"
         cat "$logs/$name.log"
         verdict "$name" "$status" "$(cat "$logs/$name.seconds")" "${command[$name]}"
     done
@@ -84,6 +89,7 @@ step unit make -s -C "$top" unit
 step readme "$here/readme.sh"
 step dkms "$here/dkms.sh"
 step demo "$here/demo.sh"
+step harness "$here/harness.sh"
 finish lint
 "$here/kernel.sh" debug >/dev/null || exit 1
 # Alone on two cores, so that what races on two CPUs does; but for the debug

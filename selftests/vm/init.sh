@@ -86,7 +86,7 @@ run() {
     # By its path: busybox has a diff and a fallocate of its own.
     command=$1
     shift
-    timeout -s KILL "$seconds" "/tests/$command" "$@" 2>&1
+    timeout -s KILL "$seconds" "/tests/$command" "$@" 2>&1 </dev/null
     code=$?
     case $code in
     0|4) ;;
@@ -104,21 +104,33 @@ run() {
     echo "# time: $name: $(cut -d' ' -f1 /proc/uptime | awk -v s="$start" '{ printf "%.1f", $1 - s }') s"
 }
 
-# What the module allocated and nobody can reach any more, if the kernel knows.
+# What the module allocated and never gave back, and whether the checkers still
+# check, if this kernel has them.
 leaks() {
+    # The module is gone, and with it its symbols: what it called is below an
+    # address without a name.  No other module has been loaded here.
+    nameless='^ +0x[0-9a-f]{16}$'
     if grep -q kmemleak=on /proc/cmdline; then
         echo "# test: kmemleak"
         # Twice: an object has to stay unreachable to count.
-        echo scan >/sys/kernel/debug/kmemleak
-        sleep 5
-        echo scan >/sys/kernel/debug/kmemleak
-        grep cowmem /sys/kernel/debug/kmemleak && fail "kmemleak" || echo "ok - kmemleak"
+        if echo scan >/sys/kernel/debug/kmemleak && sleep 5 &&
+            echo scan >/sys/kernel/debug/kmemleak; then
+            grep -E -B 15 "$nameless" /sys/kernel/debug/kmemleak && fail "kmemleak" || echo "ok - kmemleak"
+        else
+            fail "kmemleak is not on"
+        fi
     fi
     if grep -q page_owner=on /proc/cmdline; then
         echo "# test: page_owner"
-        grep -B 20 cowmem /sys/kernel/debug/page_owner >/tmp/pages
+        # But for pages that the slab allocator, or a checker, got for itself.
+        awk -v RS= '/\n +0x[0-9a-f]+(\n|$)/ && !/slab|stack_depot|kmemleak/ { print $0 "\n" }' \
+            /sys/kernel/debug/page_owner >/tmp/pages
         head -n 40 /tmp/pages
         [ -s /tmp/pages ] && fail "page_owner" || echo "ok - page_owner"
+    fi
+    if [ -f /proc/lockdep_stats ]; then
+        echo "# test: lockdep"
+        grep -q 'debug_locks: *1$' /proc/lockdep_stats && echo "ok - lockdep" || fail "lockdep has turned itself off"
     fi
 }
 

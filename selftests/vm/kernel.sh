@@ -14,6 +14,8 @@
 # debug.config (8 minutes on 2 cores), source is that source.
 # Everything is kept in $COWMEM_CACHE (default ~/.cache/cowmem).
 set -eu
+# A command that fails inside $(...) as well.
+shopt -s inherit_errexit
 
 here=$(dirname "$(realpath "$0")")
 cache=${COWMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cowmem}
@@ -41,17 +43,40 @@ download() {
     local dir=$1 debs
     shift
     debs=$(mktemp -d "$cache/debs.XXXXXX")
+    # shellcheck disable=SC2064
+    trap "rm -rf '$debs'" EXIT
     chmod 755 "$debs"
-    (cd "$debs" && apt-get -qq -o APT::Sandbox::User=root download "$@" >&2)
+    (
+        cd "$debs"
+        fetch=(apt-get -qq -o APT::Sandbox::User=root download)
+        # Lists that are older than what the archive has name what is gone.
+        "${fetch[@]}" "$@" || { apt-get update -qq; "${fetch[@]}" "$@"; }
+    ) >&2
     for deb in "$debs"/*.deb; do
         dpkg-deb -x "$deb" "$dir"
     done
     rm -rf "$debs"
 }
 
+# cached PATTERN FILE: the newest that is complete, or nothing.
+cached() {
+    find "$cache" -path "$cache/$1/$2" -printf '%h\n' | sort -V | tail -n 1
+}
+
+# known PACKAGE: does apt know it, if need be after asking the archive?
+known() {
+    apt-cache show "$1" >/dev/null 2>&1 && return
+    apt-get update -qq >&2 || true
+    apt-cache show "$1" >/dev/null 2>&1
+}
+
 stock() {
-    local meta=$1 image headers release kbuild root loop
-    apt-cache show "$meta" >/dev/null 2>&1 || apt-get update -qq >&2
+    local meta=$1 series=$2 image headers release kbuild root loop
+    # Without lists and without a network: what there is will do.
+    if ! known "linux-image-$meta"; then
+        cached "stock-$series.*" loop.ko | grep .
+        return
+    fi
     image=$(depends "linux-image-$meta" linux-image-)
     release=${image#linux-image-}
     root=$cache/stock-$release
@@ -82,7 +107,10 @@ stock() {
 
 source_tree() {
     local root version
-    apt-cache show linux-source-6.12 >/dev/null 2>&1 || apt-get update -qq >&2
+    if ! known linux-source-6.12; then
+        cached 'source-6.12*' done | grep .
+        return
+    fi
     version=$(apt-cache policy linux-source-6.12 |
         sed -n 's/^ *Candidate: //p')
     root=$cache/source-$version
@@ -101,7 +129,8 @@ source_tree() {
 
 debug() {
     local source config root hash
-    source=$(source_tree)
+    # By a process of its own, for its lock.
+    source=$("$0" source)
     config=$here/debug.config
     hash=$( (basename "$source"; cat "$config"; gcc --version) | sha256sum | cut -c1-12)
     root=$cache/debug-$hash
@@ -130,8 +159,8 @@ exec 9>"$cache/lock-$name"
 flock 9
 
 case $name in
-6.1)	stock amd64 ;;
-6.12)	stock 6.12-amd64 ;;
+6.1)	stock amd64 6.1 ;;
+6.12)	stock 6.12-amd64 6.12 ;;
 debug)	debug ;;
 source)	source_tree ;;
 *)

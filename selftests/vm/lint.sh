@@ -37,6 +37,9 @@ done
     --show-types --ignore FILE_PATH_CHANGES,LINUX_VERSION_CODE -f \
     module/*.[ch] module/tests/*.c uapi/linux/*.h) >"$work/checkpatch" || true
 grep ': ERROR:' "$work/checkpatch" | grep -v '^module/trace.h:' >"$work/log" || true
+files=$(cd "$top" && printf '%s\n' module/*.[ch] module/tests/*.c uapi/linux/*.h | wc -l)
+[ "$(grep -c 'lines checked$' "$work/checkpatch")" -eq "$files" ] ||
+    echo "checkpatch has not looked at each of $files files" >>"$work/log"
 verdict "checkpatch --strict, errors" "$work/log"
 
 perl "$source/scripts/kernel-doc" -none -Wall "$top"/module/*.[ch] \
@@ -45,6 +48,7 @@ verdict "kernel-doc -none -Wall" "$work/log"
 # They are only run by make mutants: keep them from going stale.
 : >"$work/log"
 for patch in "$top"/selftests/mutants/*.patch; do
+    grep -q '^Shows: .' "$patch" || echo "$patch: no Shows:" >>"$work/log"
     patch -s --dry-run -d "$top" -p1 <"$patch" >>"$work/log" 2>&1 || true
 done
 verdict "the mutants apply" "$work/log"

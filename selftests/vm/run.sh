@@ -15,6 +15,7 @@
 #	SLOW		give each test so many times the seconds of tests.list
 #	LOG		what the VM says (default: in build/)
 #	COWMEM_*	what the tests say about it: how long they go on
+#	TESTS		the list of tests (default: tests.list)
 #	COWMEM_TREE	sources of the module (default: this tree)
 #	COWMEM_BUILD	where to build the module (default: build/ in this tree)
 set -eu
@@ -23,16 +24,20 @@ here=$(dirname "$(realpath "$0")")
 top=$(realpath "$here/../..")
 kernel=$1
 shift
+# Another tree's module is not built in the place of this one's.
+[ -z "${COWMEM_TREE:-}" ] || : "${COWMEM_BUILD:?where to build COWMEM_TREE}"
 build=${COWMEM_BUILD:-$top/build}
 export COWMEM_BUILD=$build
 memory=2048
 accel=tcg,thread=multi
 case ${SHARD:-} in 1|2) accel=tcg,thread=single ;; esac
 append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
+# Memory that the module forgets to zero has to look like it.
+append+=" init_on_alloc=0"
 
 slow=${SLOW:-1}
 if [ "$kernel" = debug ]; then
-    append+=" page_owner=on kmemleak=on kunit.enable=1"
+    append+=" page_owner=on page_poison=on kmemleak=on kunit.enable=1"
     memory=1024
     slow=$((slow * 6))
     : "${COWMEM_MODEL_OPS=1000}" "${COWMEM_CLONES_ROUNDS=100}" "${COWMEM_DEPTH=500}"
@@ -66,18 +71,20 @@ select_tests() {
         esac
         # All those checkers take their time.
         echo "$module $((seconds * slow)) $command"
-    done <"$here/tests.list"
+    done <"${TESTS:-$here/tests.list}"
 }
 
+for pattern in "$@"; do
+    if [ -z "$(select_tests "$pattern")" ]; then
+        echo "run.sh: no such test for $kernel: $pattern" >&2
+        exit 1
+    fi
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 stage=$work/stage
 mkdir -p "$stage/bin" "$stage/tests"
 select_tests "$@" >"$stage/tests.list"
-if [ ! -s "$stage/tests.list" ]; then
-    echo "run.sh: no such test for $kernel: $*" >&2
-    exit 1
-fi
 
 stage_module() {
     local ko
@@ -127,7 +134,6 @@ cp "$here/init.sh" "$stage/init"
 budget=$(awk '{ sum += $2 } END { print sum + 90 }' "$stage/tests.list")
 log=${LOG:-$build/$kernel${SHARD:+-$SHARD}.log}
 mkdir -p "$(dirname "$log")"
-status=0
 # Whoever kills this script kills the VM.
 setpriv --pdeathsig KILL timeout "${TIMEOUT:-$budget}" \
     setpriv --pdeathsig KILL qemu-system-x86_64 \
@@ -135,15 +141,27 @@ setpriv --pdeathsig KILL timeout "${TIMEOUT:-$budget}" \
     -display none -nodefaults -no-reboot \
     -kernel "$root/vmlinuz" -initrd "$work/initrd" -append "$append" \
     -serial stdio -serial "file:$work/verdict" </dev/null |
-    stdbuf -oL tr -d '\r' | tee "$log" || status=$?
+    stdbuf -oL tr -d '\r' | tee "$log" || true
+status=${PIPESTATUS[0]}
+
+say_red() {
+    echo "not ok - $*" | tee -a "$log"
+}
 
 verdict=$(tr -d '\r\n' <"$work/verdict" 2>/dev/null || true)
+last=$(sed -n 's/^# test: //p' "$log" | tail -n 1)
+if [ -z "$verdict" ]; then
+    say_red "$kernel: ${last:-boot}: the VM died or hung (status $status)"
+elif [ "$(grep -c '^# time: ' "$log")" -ne "$(wc -l <"$stage/tests.list")" ]; then
+    say_red "$kernel: not all tests ran; the last was $last"
+fi
+# A test that finds nothing to test on this kernel says why; reasons are known.
+while read -r skip; do
+    say_red "unexpected skip: $skip"
+done < <(sed -nE 's/^ *ok .*# SKIP //p' "$log" | sort -u |
+    grep -vxF -f <(sed -n "s/^$kernel\t//p" "$here/skips.list"))
 if [ "$verdict" = pass ] && ! grep -qE '^ *not ok' "$log"; then
     exit 0
-fi
-if [ -z "$verdict" ]; then
-    last=$(sed -n 's/^# test: //p' "$log" | tail -n 1)
-    echo "not ok - $kernel: ${last:-boot}: the VM died or hung (status $status)" | tee -a "$log"
 fi
 # The tests that failed: their TAP, or what init.sh found behind them.
 failed=$(awk '/^# test: / { test = $3 } /^ *not ok/ && !seen[test]++ { print test }' "$log")
