@@ -16,6 +16,9 @@
 #include "page.h"
 #include "trace.h"
 
+/* Jiffies: far more than a read or a fault takes, no time for who has a pin. */
+#define MAX_WAITS	10
+
 static atomic64_t last_id;
 
 int cowmem_buffer_init(struct cowmem_buffer *buf, struct cowmem_buffer *origin)
@@ -238,14 +241,23 @@ static void page_replaced(struct cowmem_buffer *buf, pgoff_t index,
 	}
 }
 
-/* What was missing under the locks: -EAGAIN nodes, -ENOMEM a page. */
+/*
+ * What was missing under the locks: -EAGAIN nodes, -ENOMEM a page; -EBUSY time:
+ * there is no room for a copy, and none is needed once nobody reads the page or
+ * waits with it in a fault.
+ */
 static int reserve_missing(struct cowmem_reserve *reserve, int err)
 {
 	if (err == -EAGAIN)
 		return cowmem_reserve_fill(reserve);
 	if (err == -ENOMEM)
 		return cowmem_reserve_pages(reserve, 1);
-	return err;
+	if (err != -EBUSY)
+		return err;
+	if (reserve->waited++ == MAX_WAITS)
+		return -ENOSPC;
+	schedule_timeout_killable(1);
+	return 0;
 }
 
 static int page_own(struct cowmem_buffer *buf, pgoff_t index,
@@ -263,6 +275,8 @@ static int page_own(struct cowmem_buffer *buf, pgoff_t index,
 
 	spin_lock(&buf->tree_lock);
 	granted = cowmem_tree_edit(&buf->tree, index, reserve, &old);
+	if (granted < 0)
+		cowmem_tree_prune(&buf->tree, index, reserve);
 	spin_unlock(&buf->tree_lock);
 	if (granted < 0)
 		return granted;
@@ -271,11 +285,15 @@ static int page_own(struct cowmem_buffer *buf, pgoff_t index,
 		return PageHWPoison(old) ? -EIO : 0;
 
 	*page = page_to_store(buf, index, old, known, reserve, &held);
-	if (IS_ERR(*page))
-		return PTR_ERR(*page);
 	spin_lock(&buf->tree_lock);
-	cowmem_tree_store(&buf->tree, index, *page);
+	if (IS_ERR(*page))
+		cowmem_tree_prune(&buf->tree, index, reserve);
+	else
+		cowmem_tree_store(&buf->tree, index, *page);
 	spin_unlock(&buf->tree_lock);
+	if (IS_ERR(*page))
+		return held && *page == ERR_PTR(-ENOSPC) ? -EBUSY :
+		       PTR_ERR(*page);
 	page_replaced(buf, index, old, *page);
 	if (held)
 		atomic_long_inc(&buf->held);
@@ -302,6 +320,9 @@ int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 		cowmem_buffer_unlock(buf, index);
 		if (fatal_signal_pending(current))
 			return -EINTR;
+		/* Others may wait for the reference to @known. */
+		if (err == -EBUSY && known)
+			return err;
 		err = reserve_missing(reserve, err);
 		if (err)
 			return err;

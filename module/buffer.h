@@ -7,7 +7,7 @@
  * Locks, outermost first
  * ----------------------
  *	inode lock	write(), truncate, fallocate(), restore, clone: one size
- *			change at a time (but for sizing by mmap)
+ *			change at a time (but for sizing by mmap); clone: of both
  *	mmap_lock, VMA lock
  *	many_mutex	snap locks of a group
  *	buf->snap	shared: faults and writes, while they change or map a
@@ -264,8 +264,8 @@ struct page *cowmem_buffer_read(struct cowmem_buffer *buf, pgoff_t index);
  * writes to a buffer goes through here.
  *
  * Context: may sleep; on success snap is held shared, and the leaf lock.
- * Return: 0, -ERANGE (@bounded, and beyond the end), -EIO, -ENOMEM, -ENOSPC or
- * -EINTR.
+ * Return: 0, -ERANGE (@bounded, and beyond the end), -EIO, -ENOMEM, -ENOSPC,
+ * -EINTR, or -EBUSY (@known): to be tried again without that reference.
  */
 int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 		      struct page *known, bool bounded,

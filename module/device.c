@@ -466,36 +466,40 @@ static int do_stat(struct cowmem_command *cmd)
  * @size: of its struct now
  * @min_size: of its struct when it was new
  * @flags: flags that it knows
+ * @answers: it fills fields of the struct
  * @execute: does it
  */
 struct cowmem_op {
 	unsigned int size;
 	unsigned int min_size;
 	u32 flags;
+	bool answers;
 	int (*execute)(struct cowmem_command *cmd);
 };
 
-#define COWMEM_OP(_cmd, _struct, _last, _flags, _execute)		\
+#define COWMEM_OP(_cmd, _struct, _last, _flags, _answers, _execute)	\
 	[_IOC_NR(_cmd)] = {						\
 		.size = sizeof(struct _struct),				\
 		.min_size = offsetofend(struct _struct, _last),		\
 		.flags = _flags,					\
+		.answers = _answers,					\
 		.execute = _execute,					\
 	}
 
 static const struct cowmem_op ops[] = {
-	COWMEM_OP(COWMEM_QUERY, cowmem_query, __reserved, 0, do_query),
+	COWMEM_OP(COWMEM_QUERY, cowmem_query, __reserved, 0, true, do_query),
 	COWMEM_OP(COWMEM_CREATE, cowmem_create, __reserved,
-		  COWMEM_CLOEXEC | COWMEM_PINNABLE, do_create),
+		  COWMEM_CLOEXEC | COWMEM_PINNABLE, true, do_create),
 	COWMEM_OP(COWMEM_FILE, cowmem_file, __reserved,
-		  COWMEM_CLOEXEC | COWMEM_RDONLY, do_file),
+		  COWMEM_CLOEXEC | COWMEM_RDONLY, true, do_file),
 	COWMEM_OP(COWMEM_SNAPSHOT, cowmem_snapshot, name,
-		  COWMEM_CLOEXEC | COWMEM_WRITABLE, do_snapshot),
+		  COWMEM_CLOEXEC | COWMEM_WRITABLE, true, do_snapshot),
 	COWMEM_OP(COWMEM_RESTORE, cowmem_restore, length,
-		  COWMEM_IN_PLACE, do_restore),
-	COWMEM_OP(COWMEM_DIFF, cowmem_diff, cursor, 0, do_diff),
-	COWMEM_OP(COWMEM_STAT, cowmem_stat, name, COWMEM_SHARING, do_stat),
-	COWMEM_OP(COWMEM_LIMIT, cowmem_limit, limit, 0, do_limit),
+		  COWMEM_IN_PLACE, false, do_restore),
+	COWMEM_OP(COWMEM_DIFF, cowmem_diff, cursor, 0, true, do_diff),
+	COWMEM_OP(COWMEM_STAT, cowmem_stat, name, COWMEM_SHARING, true,
+		  do_stat),
+	COWMEM_OP(COWMEM_LIMIT, cowmem_limit, limit, 0, false, do_limit),
 };
 
 static int command_run(struct cowmem_command *cmd, const struct cowmem_op *op,
@@ -518,10 +522,10 @@ static int command_run(struct cowmem_command *cmd, const struct cowmem_op *op,
 	if (cmd->arg.flags & ~op->flags)
 		return -EINVAL;
 	/* Find out now, while nothing has changed, if it can be written back. */
-	if (fault_in_safe_writeable(user, min(size, op->size)))
+	if (op->answers && fault_in_safe_writeable(user, min(size, op->size)))
 		return -EFAULT;
 	err = op->execute(cmd);
-	if (err)
+	if (err || !op->answers)
 		return err;
 	if (copy_to_user(user, &cmd->arg, min(size, op->size)))
 		return -EFAULT;

@@ -94,7 +94,7 @@ loff_t cowmem_remap_file_range(struct file *in, loff_t pos_in,
 	};
 	int err;
 
-	inode_lock(file_inode(out));
+	lock_two_nondirectories(file_inode(in), file_inode(out));
 	err = remap_check(&copy, flags);
 	if (!err && copy.length) {
 		if (flags & REMAP_FILE_DEDUP)
@@ -102,7 +102,7 @@ loff_t cowmem_remap_file_range(struct file *in, loff_t pos_in,
 		else
 			err = modified(out) ?: cowmem_copy(&copy);
 	}
-	inode_unlock(file_inode(out));
+	unlock_two_nondirectories(file_inode(in), file_inode(out));
 	return err ?: copy.length;
 }
 
@@ -159,7 +159,6 @@ static ssize_t copy_steps(struct cowmem_copy *copy, size_t length)
 		loff_t left = i_size_read(&copy->source->inode) -
 			      copy->source_offset;
 
-		/* The source may have been truncated meanwhile. */
 		if (left <= 0)
 			break;
 		err = fatal_signal_pending(current) ? -EINTR :
@@ -178,7 +177,6 @@ ssize_t cowmem_copy_file_range(struct file *in, loff_t pos_in,
 			       struct file *out, loff_t pos_out, size_t length,
 			       unsigned int flags)
 {
-	struct inode *inode = file_inode(out);
 	struct cowmem_copy copy = {
 		.buf = cowmem_file_buffer(out),
 		.source = cowmem_file_buffer(in),
@@ -190,15 +188,15 @@ ssize_t cowmem_copy_file_range(struct file *in, loff_t pos_in,
 	unsigned int noio;
 	ssize_t ret = 0;
 
-	inode_lock(inode);
+	lock_two_nondirectories(file_inode(in), file_inode(out));
 	noio = memalloc_noio_save();
-	if (pos_out > i_size_read(inode))
+	if (pos_out > i_size_read(file_inode(out)))
 		ret = cowmem_buffer_extend(copy.buf);
 	if (!ret)
 		ret = modified(out);
 	if (!ret)
 		ret = copy_steps(&copy, length);
 	memalloc_noio_restore(noio);
-	inode_unlock(inode);
+	unlock_two_nondirectories(file_inode(in), file_inode(out));
 	return ret;
 }

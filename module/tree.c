@@ -251,6 +251,37 @@ static struct cowmem_node *path_count(struct cowmem_tree *tree, pgoff_t place,
 	}
 }
 
+/* Drop the nodes on the way to @place that nothing is in any more. */
+static void path_prune(struct cowmem_tree *tree, pgoff_t place,
+		       struct cowmem_reserve *reserve)
+{
+	struct cowmem_node **slot[COWMEM_TREE_LEVELS], *node;
+	unsigned int level, top;
+
+	if (!tree->root || !level_covers(tree->root->level, place))
+		return;
+	top = tree->root->level;
+	slot[top] = &tree->root;
+	for (level = top; level && *slot[level]; level--)
+		slot[level - 1] = &(*slot[level])->child[slot_of(place, level)];
+	for (; level <= top; level++) {
+		node = *slot[level];
+		if (!node)
+			continue;
+		if (node->nr_pages ||
+		    memchr_inv(node->child, 0, sizeof(node->child)))
+			break;
+		*slot[level] = NULL;
+		node_drop(node, &reserve->dead);
+	}
+}
+
+void cowmem_tree_prune(struct cowmem_tree *tree, pgoff_t index,
+		       struct cowmem_reserve *reserve)
+{
+	path_prune(tree, tree->base + index, reserve);
+}
+
 /* Mark a slot at @bottom, and those above. */
 static void path_mark(struct cowmem_tree *tree, pgoff_t place,
 		      unsigned int bottom)
@@ -394,20 +425,12 @@ static void root_replace(struct cowmem_tree *tree,
 		node_drop(old, &reserve->dead);
 }
 
-/*
- * Let @tree have what @src has, in a range of places: in as few and large steps
- * as there are subtrees that lie in it.
- */
-static int range_replace(struct cowmem_tree *tree, pgoff_t first, pgoff_t last,
-			 const struct cowmem_tree *src,
-			 struct cowmem_reserve *reserve)
+static int range_replace_slots(struct cowmem_tree *tree, pgoff_t first,
+			       pgoff_t last, const struct cowmem_tree *src,
+			       struct cowmem_reserve *reserve)
 {
 	pgoff_t place = first, start;
 
-	if (range_covers(tree, first, last) && range_covers(src, first, last)) {
-		root_replace(tree, src, reserve);
-		return 0;
-	}
 	for (;;) {
 		struct cowmem_node *node;
 		unsigned int level = 0;
@@ -436,6 +459,26 @@ static int range_replace(struct cowmem_tree *tree, pgoff_t first, pgoff_t last,
 		if (!place)
 			return 0;
 	}
+}
+
+/*
+ * Let @tree have what @src has, in a range of places: in as few and large steps
+ * as there are subtrees that lie in it.
+ */
+static int range_replace(struct cowmem_tree *tree, pgoff_t first, pgoff_t last,
+			 const struct cowmem_tree *src,
+			 struct cowmem_reserve *reserve)
+{
+	if (range_covers(tree, first, last) && range_covers(src, first, last)) {
+		root_replace(tree, src, reserve);
+		return 0;
+	}
+	if (range_replace_slots(tree, first, last, src, reserve))
+		return -EAGAIN;
+	/* Only at its ends may nodes have lost all they had. */
+	path_prune(tree, first, reserve);
+	path_prune(tree, last, reserve);
+	return 0;
 }
 
 /* Nothing is below the base, so that what begins there is whole. */

@@ -95,6 +95,7 @@ struct cowmem_tree {
  * @nr_spare: how many
  * @page: list of pages full of zeroes
  * @dead: nodes that lost their last owner, not yet freed
+ * @waited: how often, for others to let go of a page
  *
  * Lets a change be made where nothing may sleep: when -EAGAIN says that there
  * was no memory to be had, leave, call cowmem_reserve_fill() and try again.
@@ -105,6 +106,7 @@ struct cowmem_reserve {
 	unsigned int nr_spare;
 	struct page *page;
 	struct cowmem_node *dead;
+	unsigned int waited;
 };
 
 /**
@@ -191,6 +193,17 @@ unsigned long cowmem_tree_pages(const struct cowmem_tree *tree);
  */
 int cowmem_tree_edit(struct cowmem_tree *tree, pgoff_t index,
 		     struct cowmem_reserve *reserve, struct page **page);
+
+/**
+ * cowmem_tree_prune() - take back what cowmem_tree_edit() made for nothing
+ * @tree: the tree
+ * @index: page index, below which no page came to be stored
+ * @reserve: where to leave nodes
+ *
+ * Nodes that others are about to store below stay.
+ */
+void cowmem_tree_prune(struct cowmem_tree *tree, pgoff_t index,
+		       struct cowmem_reserve *reserve);
 
 /**
  * cowmem_tree_store() - put a page at an index and mark it granted

@@ -26,6 +26,9 @@ static vm_fault_t fault_error(int err)
 		return VM_FAULT_OOM;
 	case -EIO:
 		return VM_FAULT_HWPOISON;
+	case -EBUSY:
+		/* Its PTE is gone: the next fault comes without the page. */
+		return VM_FAULT_NOPAGE;
 	default:
 		/*
 		 * -ERANGE: beyond the end.  -ENOSPC: at the limit.  -EINTR: the

@@ -2084,7 +2084,7 @@ static int race_stores(char *p, unsigned int racer)
 }
 
 /* Number of stores of all, who start when the last of them is there. */
-static int race(char *p[NR_RACERS])
+static int race(char *p[NR_RACERS], int (*stores)(char *p, unsigned int racer))
 {
 	int go[2], i, status, stored = 0;
 	pid_t pid[NR_RACERS];
@@ -2099,7 +2099,7 @@ static int race(char *p[NR_RACERS])
 		close(go[1]);
 		if (read(go[0], &byte, 1))
 			_exit(100);
-		_exit(race_stores(p[i], i));
+		_exit(stores(p[i], i));
 	}
 	pipe_close(go);
 	for (i = 0; i < NR_RACERS; i++) {
@@ -2120,12 +2120,62 @@ TEST_F(limit, is_hard_when_processes_race_for_the_pages_of_one_buffer)
 	for (round = 0; round < 6; round++) {
 		ASSERT_EQ(0, ftruncate(self->fd, 0));
 		ASSERT_EQ(0, ftruncate(self->fd, SIZE));
-		EXPECT_EQ(NR_THROUGH, race(p));
+		EXPECT_EQ(NR_THROUGH, race(p, race_stores));
 		EXPECT_EQ(NR_THROUGH, held());
 		for (i = 0, stored = 0; i < NR; i++)
 			stored += page_is(self->p + i * PAGE, '!');
 		EXPECT_EQ(NR_THROUGH, stored);
 	}
+}
+
+/* All racers to the same pages, which they have read before. */
+static int race_same_pages(char *p, unsigned int racer)
+{
+	int stored = 0;
+	unsigned long i;
+
+	for (i = 0; i < NR_DATA; i++)
+		(void)*(volatile char *)(p + i * PAGE);
+	for (i = 0; i < NR_DATA; i++)
+		stored += !store(p, i, 'A' + racer);
+	return stored;
+}
+
+/* Each of them holds the page in its fault, for as long as that takes. */
+TEST_F(limit, stores_that_need_no_page_do_not_fail_when_processes_race)
+{
+	char *p[NR_RACERS] = { self->p, self->p, self->p, self->p };
+	int round, snap;
+
+	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA));
+	for (round = 0; round < 20; round++) {
+		snap = cow_snapshot(self->fd, 0);
+		ASSERT_GE(snap, 0);
+		close(snap);
+		EXPECT_EQ(NR_RACERS * NR_DATA, race(p, race_same_pages));
+		EXPECT_EQ(NR_DATA, held());
+	}
+}
+
+/* But for roots: at most one for each level. */
+TEST_F(limit, stores_that_fail_leave_no_index)
+{
+	off_t far = 1L << 40;
+	long nodes;
+	char *q;
+	int i;
+
+	ASSERT_EQ(0, limit_pages(self->fd, NR_DATA));
+	ASSERT_EQ(0, ftruncate(self->fd, 2 * far));
+	q = mmap(NULL, SIZE, RW, MAP_SHARED, self->fd, far);
+	ASSERT_NE(MAP_FAILED, q);
+	nodes = cow_param("nodes");
+	EXPECT_EQ(SIGBUS, store(q, 0, '!'));
+	for (i = 0; i < 100; i++)
+		EXPECT_FALSE(write_byte(self->fd, far + i * (1L << 24), '!'));
+	EXPECT_EQ(ENOSPC, errno);
+	EXPECT_LT(cow_param("nodes") - nodes, 10);
+	munmap(q, SIZE);
 }
 
 TEST_F(limit, is_hard_when_clones_race_for_copies)
@@ -2142,7 +2192,7 @@ TEST_F(limit, is_hard_when_clones_race_for_copies)
 			q[i] = cow_map(clone[i], SIZE, RW);
 			ASSERT_NE(MAP_FAILED, q[i]);
 		}
-		EXPECT_EQ(NR_THROUGH, race(q));
+		EXPECT_EQ(NR_THROUGH, race(q, race_stores));
 		EXPECT_EQ(NR + NR_THROUGH, held());
 		EXPECT_TRUE(file_filled(self->fd, NR));
 		for (i = 0; i < NR_RACERS; i++) {
@@ -2308,11 +2358,11 @@ TEST_F(max_pages, is_hard_when_accounts_race_for_pages)
 	}
 	for (round = 0; round < 6; round++) {
 		ASSERT_EQ(0, set_max_pages(base + NR_THROUGH));
-		EXPECT_EQ(NR_THROUGH, race(p));
+		EXPECT_EQ(NR_THROUGH, race(p, race_stores));
 		EXPECT_EQ(NR_THROUGH, held());
 		/* What was refused counts for no account. */
 		ASSERT_EQ(0, set_max_pages(base + NR));
-		EXPECT_EQ(NR, race(p));
+		EXPECT_EQ(NR, race(p, race_stores));
 		EXPECT_EQ(NR, held());
 		for (i = 0; i < NR_RACERS; i++) {
 			ASSERT_EQ(0, ftruncate(fd[i], 0));

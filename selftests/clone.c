@@ -1632,6 +1632,52 @@ TEST_F(pair, stores_to_the_source_meanwhile_are_before_or_after)
 	memcpy(self->dst.want + offset, &cloned, sizeof(cloned));
 }
 
+/* A buffer whose size another thread changes all the time. */
+struct resizer {
+	int fd;
+	size_t small, large;
+	atomic_bool stop;
+};
+
+static void *resize(void *arg)
+{
+	struct resizer *resizer = arg;
+
+	while (!resizer->stop) {
+		ftruncate(resizer->fd, resizer->small);
+		ftruncate(resizer->fd, resizer->large);
+	}
+	return NULL;
+}
+
+/* Neither size is a multiple of the page size: only ends of the source are. */
+TEST_F(pair, source_is_resized_meanwhile)
+{
+	struct resizer resizer = {
+		.small = 3 * PAGE + 5, .large = 5 * PAGE + 7,
+	};
+	unsigned int i, refused = 0;
+	pthread_t thread;
+	long n;
+
+	resizer.fd = cow_create(resizer.small, "resized");
+	ASSERT_GE(resizer.fd, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, resize, &resizer));
+	for (i = 0; i < 300; i++) {
+		/* The end of the source must not lie before that of this one. */
+		ASSERT_EQ(0, ftruncate(self->dst.fd, 0));
+		refused += !!ioctl(self->dst.fd, FICLONE, resizer.fd);
+		n = copy_range(self->dst.fd, 0, resizer.fd, PAGE, SIZE);
+		EXPECT_TRUE(n == 2 * PAGE + 5 || n == 4 * PAGE + 7)
+			TH_LOG("copy_file_range(): %ld", n);
+	}
+	resizer.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, refused);
+	close(resizer.fd);
+	buffer_truncate(&self->dst, 0);
+}
+
 TEST_F(pair, stores_beside_what_is_copied_are_never_lost)
 {
 	size_t offset = 12 * PAGE;

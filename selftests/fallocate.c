@@ -16,6 +16,8 @@
 #define NR		16UL
 #define SIZE		(NR * PAGE)
 
+#define MIB		(1UL << 20)
+
 #define KEEP		FALLOC_FL_KEEP_SIZE
 #define PUNCH		(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO		FALLOC_FL_ZERO_RANGE
@@ -616,6 +618,22 @@ static long whole_pages(const struct range *range)
 	unsigned long end = (range->offset + range->length) / PAGE;
 
 	return end > first ? end - first : 0;
+}
+
+TEST(buffer_that_is_punched_page_by_page_has_no_index_left)
+{
+	long nodes = cow_param("nodes");
+	int fd = cow_create(64 * MIB, "punched"), i;
+
+	NEED(FALLOCATE);
+	ASSERT_GE(fd, 0);
+	for (i = 0; i < 64; i++)
+		ASSERT_TRUE(write_byte(fd, i * MIB + i * PAGE, '!'));
+	for (i = 0; i < 64; i++)
+		ASSERT_EQ(0, allocate(fd, PUNCH, i * MIB + i * PAGE, PAGE));
+	EXPECT_EQ(0, pages_of(fd));
+	EXPECT_EQ(nodes, cow_param("nodes"));
+	close(fd);
 }
 
 FIXTURE(erase)

@@ -467,6 +467,24 @@ TEST_F(itself, whole_changes_nothing)
 	close(file);
 }
 
+/* The heap of a program may be in a buffer, and what it passes to a call. */
+TEST_F(itself, struct_in_the_buffer_is_not_written)
+{
+	struct cowmem_restore *arg = (void *)(self->buf.p + 2 * PAGE + 64);
+	struct cowmem_extent extent;
+	uint64_t cursor = 0;
+
+	*arg = (struct cowmem_restore) {
+		.size = sizeof(*arg), .flags = variant->flags,
+		.source = self->snap.fd,
+	};
+	EXPECT_EQ(0, cow_ioctl(self->buf.fd, COWMEM_RESTORE, arg));
+	self->buf.want[2] = self->snap.want[2];
+	EXPECT_TRUE(buffer_ok(&self->buf));
+	EXPECT_EQ(variant->flags & COWMEM_IN_PLACE ? 1 : 0,
+		  cow_diff(self->buf.fd, self->snap.fd, &extent, 1, &cursor));
+}
+
 /* Stores to one of the ranges must not show in the other. */
 static bool halves_stay_apart(FIXTURE_DATA(itself) *self)
 {

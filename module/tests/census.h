@@ -91,6 +91,8 @@ static inline void census_visit(struct kunit *test, struct census *census,
 		}
 	}
 	KUNIT_ASSERT_EQ(test, node->nr_pages, nr_pages);
+	/* Holes cost nothing. */
+	KUNIT_ASSERT_NE(test, nr_pages, 0UL);
 }
 
 static inline void census_check_node(struct kunit *test,

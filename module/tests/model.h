@@ -155,6 +155,23 @@ static int edit(struct kunit *test, unsigned int t, unsigned int p,
 	return granted;
 }
 
+/* Take back what an edit made and nothing was stored below. */
+static void prune(struct kunit *test, unsigned int t, unsigned int p)
+{
+	struct fixture *f = test->priv;
+
+	cowmem_tree_prune(&f->tree[t], f->place[p], &f->reserve);
+	cowmem_reserve_release(&f->reserve);
+}
+
+static void edit_for_nothing(struct kunit *test, unsigned int t, unsigned int p)
+{
+	struct page *page;
+
+	edit(test, t, p, &page);
+	prune(test, t, p);
+}
+
 /* Put a page at a place as buffers do: in place if it is ours alone. */
 static void write_place(struct kunit *test, unsigned int t, unsigned int p)
 {

@@ -46,19 +46,26 @@ static void tree_test_one_page(struct kunit *test)
 	}
 }
 
-/* Edits alone leave empty nodes, which change nothing. */
+/* An edit changes nothing, and can be taken back. */
 static void tree_test_edit_alone(struct kunit *test)
 {
 	struct fixture *f = test->priv;
 	struct page *page;
 
-	edit(test, 0, 0, &page);
-	edit(test, 0, f->nr_places - 1, &page);
-	KUNIT_EXPECT_NULL(test, page);
+	edit_for_nothing(test, 0, 0);
+	edit_for_nothing(test, 0, f->nr_places - 1);
+	KUNIT_EXPECT_NULL(test, f->tree[0].root);
 	check_all(test);
+	/* But for what is on the way to where somebody else is about to store. */
+	edit(test, 0, 0, &page);
+	edit_for_nothing(test, 0, f->nr_places - 1);
+	KUNIT_EXPECT_EQ(test, nodes_now(test), (unsigned long)COWMEM_TREE_LEVELS);
+	prune(test, 0, 0);
+	check_all(test);
+	write_place(test, 0, DENSE_PLACES - 1);
 	share(f, 0, 1);
-	edit(test, 0, DENSE_PLACES - 1, &page);
-	edit(test, 1, f->nr_places - 1, &page);
+	edit_for_nothing(test, 0, DENSE_PLACES - 1);
+	edit_for_nothing(test, 1, f->nr_places - 1);
 	check_all(test);
 	cut(test, 0, 0);
 	check_all(test);
@@ -453,6 +460,7 @@ static bool edit_fails_once(struct kunit *test, unsigned int p, unsigned int n)
 	cowmem_inject_failures(0, 0);
 	if (err != -EAGAIN)
 		return false;
+	prune(test, 0, p);
 	check_all(test);
 	KUNIT_ASSERT_EQ(test, cowmem_reserve_fill(&f->reserve), 0);
 	nr_nodes = cowmem_nodes();
@@ -631,11 +639,10 @@ static void tree_test_random_failures(struct kunit *test)
 	for (n = 1; n <= 2000; n++) {
 		unsigned int t = random_below(f, NR_TREES);
 		unsigned int p = random_below(f, f->nr_places);
-		struct page *page;
 
 		cowmem_inject_failures(random_below(f, 4), 1);
 		if (n % 8)
-			edit(test, t, p, &page);
+			edit_for_nothing(test, t, p);
 		else
 			cut(test, t, f->place[p]);
 		cowmem_inject_failures(0, 0);

@@ -24,7 +24,7 @@
  * otherwise below, and wrote nothing to the struct):
  *
  *	EFAULT		the struct, or memory that it points to, is not
- *			accessible
+ *			accessible (RESTORE and LIMIT only read it)
  *	EINVAL		size is below that of the first version of the struct,
  *			an unknown flag is set, a reserved field is not zero,
  *			or a field has a value that it can never have
@@ -301,7 +301,9 @@ struct cowmem_snapshot {
  * content before the old is gone everywhere.  Private copies of MAP_PRIVATE
  * mappings stay, but for those beyond a new end.  A page of this buffer that is
  * pinned for writing keeps its place and gets the content.  A read() meanwhile may
- * have old bytes followed by new ones, not the reverse.
+ * have old bytes followed by new ones, not the reverse.  A page that is just being
+ * read, or copied for a MAP_PRIVATE mapping, counts as pinned: whoever reads it may
+ * have some of both, in any order.
  *
  * With COWMEM_IN_PLACE the caller promises that nobody writes to this buffer
  * meanwhile (else those pages have some of both), and up to 1,024 pages that
