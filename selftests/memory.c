@@ -14,17 +14,6 @@
 #define MIB	(1UL << 20)
 #define GROUP	"/sys/fs/cgroup/cowmem-test"
 
-static long read_number(const char *path)
-{
-	char text[32] = "";
-	int fd = open(path, O_RDONLY);
-
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-		return -1;
-	close(fd);
-	return atol(text);
-}
-
 /* The kernel will say something, and it is meant to: tell the VM's init. */
 static void expect_noise(void)
 {

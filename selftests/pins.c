@@ -20,7 +20,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/utsname.h>
 
 #include <linux/futex.h>
 #include <linux/if_xdp.h>
@@ -76,16 +75,6 @@ static int create_mapped(bool pinnable, char **p)
 		return fd;
 	*p = cow_map(fd, SIZE, RW);
 	return *p == MAP_FAILED ? -errno : fd;
-}
-
-static bool kernel_before(unsigned int major, unsigned int minor)
-{
-	unsigned int is_major = 0, is_minor = 0;
-	struct utsname name;
-
-	uname(&name);
-	sscanf(name.release, "%u.%u", &is_major, &is_minor);
-	return is_major < major || (is_major == major && is_minor < minor);
 }
 
 /*
