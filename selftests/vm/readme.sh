@@ -27,7 +27,7 @@ check() {
 known='make run|demo.sh
 make check|check.sh
 make && sudo insmod module/cowmem.ko|here, and each VM test
-sudo make -C selftests run_tests|guest/run-tests
+sudo make -C selftests run_tests|here, guest/run-tests
 sudo dkms add .|dkms.sh
 (. ./dkms.conf && sudo dkms install "$PACKAGE_NAME/$PACKAGE_VERSION")|here, dkms.sh
 sudo modprobe cowmem|here (depmod and modprobe find it), and each VM test
@@ -73,6 +73,21 @@ nobody_else_has_it() {
 }
 check "dkms.conf has the version of the module" dkms_conf_has_it
 check "and nothing else has" nobody_else_has_it
+
+# run_tests: all programs that VMs run, each of which it compiles.
+programs_listed() {
+    while read -r kernels _ _ _ command _; do
+        case $kernels in ''|'#'*) continue ;; esac
+        [ -e "$here/guest/$command" ] || echo "$command"
+    done <"$here/tests.list" | sort -u
+}
+make -n -C "$work/selftests" run_tests KSRC=/none OUT=/out >"$work/run_tests"
+sed -n 's/.*for test in \(.*\); do.*/\1/p' "$work/run_tests" | tr ' ' '\n' | sort >"$work/run"
+sed -n 's/.* -o \/out\/\([a-z]*\) .*/\1/p' "$work/run_tests" | sort >"$work/compiled"
+check "run_tests runs the programs of tests.list" diff <(programs_listed) "$work/run"
+check "run_tests compiles what it runs" diff <(comm -12 "$work/compiled" "$work/run") "$work/run"
+# With settings that nobody has touched.
+check "one of them compiles" make -s -C "$work/selftests" "$work/build/selftests/abi"
 
 for file in $(sed -n '/^## Where/,/^## Limits/s/^| \(.*\) |.*|$/\1/p' "$top/README.md" | grep -o '`[^`]*`' | tr -d '`'); do
     case $file in /*|cowmem:*|make) continue ;; esac
