@@ -299,7 +299,7 @@ static inline long cow_dedupe(int fd, uint64_t offset, int source,
 
 	if (ioctl(source, FIDEDUPERANGE, &arg))
 		return -errno;
-	return arg.info.status ?: arg.info.bytes_deduped;
+	return arg.info.status ?: (long)arg.info.bytes_deduped;
 }
 
 /* Pages or nodes that the module holds: sums over all buffers of the machine. */

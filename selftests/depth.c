@@ -276,6 +276,8 @@ FIXTURE(end)
 	struct family family;
 	int last;
 	char *first_map, *last_map;
+	int fresh;		/* a buffer that no snapshot was taken of */
+	char *fresh_map;
 };
 
 FIXTURE_SETUP(end)
@@ -291,6 +293,9 @@ FIXTURE_SETUP(end)
 	self->last_map = cow_map(family->fd[depth], SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->first_map);
 	ASSERT_NE(MAP_FAILED, self->last_map);
+	self->fresh = create_oldest();
+	self->fresh_map = cow_map(self->fresh, SIZE, RW);
+	ASSERT_NE(MAP_FAILED, self->fresh_map);
 }
 
 FIXTURE_TEARDOWN(end)
@@ -312,6 +317,81 @@ TEST_F_TIMEOUT(end, of_a_chain_takes_as_many_faults_as_its_start, 300)
 	EXPECT_TRUE(buffer_right(family, self->last - 1));
 	EXPECT_EQ(number_in(0, 5), read_word(family->fd[self->last], 5 * STRIDE));
 	EXPECT_EQ(number_in(self->last, 5), read_word(family->fd[0], 5 * STRIDE));
+}
+
+#define ROUNDS		301
+
+typedef void (*use_fn)(int fd, char *p, unsigned long page);
+
+static void use_read(int fd, char *p, unsigned long page)
+{
+	read_word(fd, page * STRIDE);
+}
+
+static void use_load(int fd, char *p, unsigned long page)
+{
+	(void)*(volatile char *)(p + page * STRIDE);
+}
+
+static void use_STAT(int fd, char *p, unsigned long page)
+{
+	cow_stat(fd);
+}
+
+/* Of one use, of a page that is not mapped. */
+static double seconds_of(use_fn use, int fd, char *p, unsigned long page)
+{
+	double start;
+
+	madvise(p + page * STRIDE, PAGE, MADV_DONTNEED);
+	start = seconds_now();
+	use(fd, p, page);
+	return seconds_now() - start;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double median(double *values, int nr)
+{
+	qsort(values, nr, sizeof(*values), by_value);
+	return values[nr / 2];
+}
+
+/* In turns, so that what else the machine does hits both. */
+static void compare_with_fresh(struct __test_metadata *_metadata,
+			       FIXTURE_DATA(end) *self, use_fn use,
+			       const char *name)
+{
+	int last = self->family.fd[self->last], i;
+	double deep[ROUNDS], fresh[ROUNDS];
+
+	for (i = 0; i < ROUNDS; i++) {
+		deep[i] = seconds_of(use, last, self->last_map, i % NR);
+		fresh[i] = seconds_of(use, self->fresh, self->fresh_map, i % NR);
+	}
+	TH_LOG("%s: %.1f us, of a fresh buffer %.1f us", name,
+	       median(deep, ROUNDS) * 1e6, median(fresh, ROUNDS) * 1e6);
+	/* Only a check that nobody walks along the chain. */
+	EXPECT_LT(median(deep, ROUNDS), 3 * median(fresh, ROUNDS));
+}
+
+TEST_F_TIMEOUT(end, of_a_chain_is_as_near_as_a_fresh_buffer, 300)
+{
+	int last = self->family.fd[self->last];
+
+	compare_with_fresh(_metadata, self, use_read, "read()");
+	compare_with_fresh(_metadata, self, use_STAT, "STAT");
+	EXPECT_EQ(0, cow_stat(last).faults);
+	EXPECT_EQ(0, cow_stat(self->fresh).faults);
+	compare_with_fresh(_metadata, self, use_load, "fault of a load");
+	EXPECT_EQ(ROUNDS, cow_stat(last).faults);
+	EXPECT_EQ(ROUNDS, cow_stat(self->fresh).faults);
+	EXPECT_TRUE(buffer_right(&self->family, self->last));
 }
 
 /*

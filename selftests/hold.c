@@ -8,8 +8,13 @@
  * Says "ready PID FD..." and then answers lines from stdin until they end:
  *
  *	stat FD		FD SIZE RESIDENT PRIVATE, in bytes
+ *	pipe FD		"held": a pipe holds its first page, and FD is closed
+ *	drain SEED	"right": the page that the pipe held is made from SEED
  */
 #include "common.h"
+#include "util.h"
+
+static int pipefd[2];
 
 static unsigned char next_byte(uint64_t *state)
 {
@@ -17,15 +22,22 @@ static unsigned char next_byte(uint64_t *state)
 	return *state >> 56;
 }
 
+static void make_bytes(unsigned char *data, uint64_t n, uint64_t *state)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++)
+		data[i] = next_byte(state);
+}
+
 static bool fill(int fd, uint64_t size, uint64_t seed)
 {
 	unsigned char data[PAGE];
-	uint64_t offset, i, n;
+	uint64_t offset, n;
 
 	for (offset = 0; offset < size; offset += n) {
 		n = size - offset < PAGE ? size - offset : PAGE;
-		for (i = 0; i < n; i++)
-			data[i] = next_byte(&seed);
+		make_bytes(data, n, &seed);
 		if (pwrite(fd, data, n, offset) != n)
 			return false;
 	}
@@ -47,20 +59,49 @@ static int create(const char *text)
 	return fd;
 }
 
+/* Nothing of the buffer is left but a page in the pipe. */
+static bool give_to_pipe(int fd)
+{
+	char *p = cow_map(fd, PAGE, PROT_READ);
+	bool held = p != MAP_FAILED && !pipe(pipefd) && pipe_hold(pipefd, p);
+
+	munmap(p, PAGE);
+	close(fd);
+	return held;
+}
+
+static bool drain_pipe(uint64_t seed)
+{
+	unsigned char data[PAGE], want[PAGE];
+	bool right;
+
+	make_bytes(want, PAGE, &seed);
+	right = read(pipefd[0], data, PAGE) == PAGE && !memcmp(data, want, PAGE);
+	pipe_close(pipefd);
+	return right;
+}
+
+static void answer_stat(int fd)
+{
+	struct cowmem_stat st = cow_sharing(fd);
+
+	printf("%d %llu %llu %llu\n", fd, st.length, st.resident, st.exclusive);
+}
+
 static void answer(void)
 {
-	struct cowmem_stat st;
 	char line[80];
-	int fd;
+	int number;
 
 	while (fgets(line, sizeof(line), stdin)) {
-		if (sscanf(line, "stat %d", &fd) != 1) {
-			printf("error\n");
-			continue;
-		}
-		st = cow_sharing(fd);
-		printf("%d %llu %llu %llu\n", fd, st.length, st.resident,
-		       st.exclusive);
+		if (sscanf(line, "stat %d", &number) == 1)
+			answer_stat(number);
+		else if (sscanf(line, "pipe %d", &number) == 1)
+			puts(give_to_pipe(number) ? "held" : "error");
+		else if (sscanf(line, "drain %d", &number) == 1)
+			puts(drain_pipe(number) ? "right" : "wrong");
+		else
+			puts("error");
 	}
 }
 

@@ -17,17 +17,6 @@
 #define TOUCHED	(8 * MIB)
 #define SLACK	(4 * MIB)
 
-static long read_number(const char *path)
-{
-	char text[32] = "";
-	int fd = open(path, O_RDONLY);
-
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-		return -1;
-	close(fd);
-	return atol(text);
-}
-
 /* False: there is no memory controller in cgroup v2. */
 static bool make_group(void)
 {

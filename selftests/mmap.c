@@ -2,7 +2,8 @@
 /*
  * Mappings of a buffer, without snapshots: sizes, ends, holes, what mmap(),
  * mremap(), mprotect(), madvise() and fork() do to them, access from other
- * processes, private copies, futexes, and what /proc shows.
+ * processes, private copies, locks that faults take, futexes, and what /proc
+ * shows.
  */
 #include <pthread.h>
 #include <sys/ptrace.h>
@@ -11,6 +12,7 @@
 #include <sys/uio.h>
 
 #include <linux/futex.h>
+#include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
 
 #include "common.h"
@@ -1387,6 +1389,153 @@ TEST_F(buffer, private_pages_made_writable_later)
 	ASSERT_EQ(0, mprotect(q, SIZE, RW));
 	memset(q, '!', SIZE);
 	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+}
+
+/*
+ * Faults and mmap_lock, which whoever changes a mapping holds: where each VMA has
+ * a lock of its own, a fault needs no other.
+ */
+
+#define MMAP_LOCK_EVENT	\
+	"/sys/kernel/tracing/events/mmap_lock/mmap_lock_start_locking/id"
+
+/* An fd that counts how often this thread goes for mmap_lock, or -errno. */
+static int count_mmap_lock(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+	};
+	long id = read_number(MMAP_LOCK_EVENT);
+
+	if (id < 0)
+		return -ENOENT;
+	attr.config = id;
+	return ret(syscall(SYS_perf_event_open, &attr, 0, -1, -1,
+			   PERF_FLAG_FD_CLOEXEC));
+}
+
+static unsigned long mmap_locks(int counter)
+{
+	uint64_t count = 0;
+
+	if (read(counter, &count, sizeof(count)) != sizeof(count))
+		return 0;
+	return count;
+}
+
+FIXTURE(vma_lock)
+{
+	int fd;
+	char *p;
+	int counter;
+	long wanted;	/* times that a fault goes for mmap_lock */
+};
+
+FIXTURE_VARIANT(vma_lock)
+{
+	uint32_t flags;
+};
+
+FIXTURE_VARIANT_ADD(vma_lock, ordinary) { .flags = 0 };
+FIXTURE_VARIANT_ADD(vma_lock, pinnable) { .flags = COWMEM_PINNABLE };
+
+FIXTURE_SETUP(vma_lock)
+{
+	unsigned long before;
+
+	if (variant->flags)
+		NEED(PINNABLE);
+	self->counter = count_mmap_lock();
+	if (self->counter < 0)
+		SKIP(return, "no count of mmap_lock: %s",
+		     strerror(-self->counter));
+	/* Before there were such locks, it is the other way round. */
+	self->wanted = kernel_before(6, 4) ? 1 : 0;
+	self->fd = cow_create_flags(SIZE, "vma lock", variant->flags);
+	ASSERT_GE(self->fd, 0);
+	before = mmap_locks(self->counter);
+	self->p = cow_map(self->fd, SIZE, RW);
+	ASSERT_NE(MAP_FAILED, self->p);
+	ASSERT_LT(before, mmap_locks(self->counter));
+}
+
+FIXTURE_TEARDOWN(vma_lock)
+{
+	close(self->counter);
+	close(self->fd);
+}
+
+/*
+ * How often the fault of this access goes for mmap_lock; -1: there is no fault.
+ * The first round goes elsewhere, and takes the faults of the measuring itself.
+ */
+static long locks_of(FIXTURE_DATA(vma_lock) *self, char *p, bool store)
+{
+	unsigned long faults = cow_stat(self->fd).faults, before;
+	char elsewhere = 0;
+	char *where[] = { &elsewhere, p };
+	long locks = 0;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		before = mmap_locks(self->counter);
+		if (store)
+			*(volatile char *)where[i] = '!';
+		else
+			(void)*(volatile char *)where[i];
+		locks = mmap_locks(self->counter) - before;
+	}
+	return cow_stat(self->fd).faults == faults ? -1 : locks;
+}
+
+TEST_F(vma_lock, is_all_that_a_load_takes)
+{
+	ASSERT_TRUE(write_byte(self->fd, PAGE, '!'));
+	EXPECT_EQ(self->wanted, locks_of(self, self->p, false));
+	EXPECT_EQ(self->wanted, locks_of(self, self->p + PAGE, false));
+}
+
+TEST_F(vma_lock, is_all_that_a_store_takes)
+{
+	ASSERT_TRUE(write_byte(self->fd, PAGE, '!'));
+	EXPECT_EQ(self->wanted, locks_of(self, self->p, true));
+	EXPECT_EQ(self->wanted, locks_of(self, self->p + PAGE, true));
+}
+
+TEST_F(vma_lock, is_all_that_a_store_behind_a_load_takes)
+{
+	/* A PINNABLE buffer maps it to be written at once. */
+	long wanted = variant->flags ? -1 : self->wanted;
+
+	EXPECT_EQ(self->wanted, locks_of(self, self->p, false));
+	EXPECT_EQ(wanted, locks_of(self, self->p, true));
+}
+
+TEST_F(vma_lock, is_all_that_a_store_behind_a_snapshot_takes)
+{
+	int snap;
+
+	self->p[0] = '?';
+	self->p[PAGE] = '?';
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	EXPECT_EQ(self->wanted, locks_of(self, self->p, true));
+	EXPECT_EQ(1, cow_stat(self->fd).copied);
+	close(snap);
+	EXPECT_EQ(self->wanted, locks_of(self, self->p + PAGE, true));
+	EXPECT_EQ(1, cow_stat(self->fd).reused);
+}
+
+TEST_F(vma_lock, is_all_that_a_private_copy_takes)
+{
+	char *q = map_private(self->fd, SIZE, RW);
+
+	ASSERT_NE(MAP_FAILED, q);
+	/* With the first, the kernel prepares the mapping for such pages. */
+	q[0] = '!';
+	EXPECT_EQ(self->wanted, locks_of(self, q + PAGE, true));
+	EXPECT_EQ(self->wanted, locks_of(self, q + 2 * PAGE, false));
 }
 
 /*

@@ -12,6 +12,36 @@
  * on any mapping, but io_uring takes no memory of a file but of tmpfs and
  * hugetlbfs (EOPNOTSUPP); since then it takes what can be pinned, and that is
  * EFAULT for a mapping that is not of a PINNABLE buffer.
+ *
+ * The cases of the kernel's own tests of copy-on-write (selftests/mm/cow.c), with
+ * a snapshot in place of fork(), are here unless another file is named:
+ *
+ *	basic			snapshot.c written.*
+ *	  and mprotect()	snapshot.c snapshot.store_after_mprotect_*,
+ *				pinnable.store_after_PROT_*
+ *	vmsplice in the child	spliced.page_of_a_snapshot_stays_as_it_was
+ *	  and mprotect()	spliced.page_of_a_snapshot_stays_after_PROT_READ
+ *	vmsplice, then fork	spliced.page_held_before_a_clone_outlives_the_origin,
+ *				spliced.page_whose_mapping_is_gone_*
+ *	fork, then vmsplice	spliced.page_held_after_a_clone_outlives_the_origin
+ *	fixed buffer, PROT_READ	fixed.store_after_PROT_READ_is_written,
+ *				in_flight.mapping_is_made_read_only
+ *	fixed buffer, fork	fixed.store_beside_a_child_is_written,
+ *				fixed.store_by_a_child_is_written
+ *	GUP for reading		slow: nothing is mapped there, fast: it is
+ *	  of a shared page	spliced.page_not_stored_to_since_the_snapshot
+ *	  shared before		spliced.page_shared_before_stays_as_it_was_held
+ *	  exclusive		spliced.page_mapped_for_reading_gets_stores
+ *	a part moved, shared	kept.mremap_of_a_part_between_two_snapshots,
+ *				in_flight.snapshot_of_a_range_copies_only_pins_in_it
+ *	MAP_PRIVATE: basic	mmap.c buffer.private_*, sharing.c private.*;
+ *	  of the zero page	mmap.c hole.private_load_and_store_allocate_nothing
+ *	  GUP			spliced.page_held_through_a_private_mapping,
+ *				ring.fixed_buffer_in_a_private_mapping_is_private
+ *
+ * Not here: huge pages (THP, collapse, hugetlb) and pages swapped out, which
+ * buffers have not; long-term pins for reading, which in these kernels are only
+ * for vfio, RDMA and gup_test.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -20,7 +50,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/utsname.h>
 
 #include <linux/futex.h>
 #include <linux/if_xdp.h>
@@ -76,16 +105,6 @@ static int create_mapped(bool pinnable, char **p)
 		return fd;
 	*p = cow_map(fd, SIZE, RW);
 	return *p == MAP_FAILED ? -errno : fd;
-}
-
-static bool kernel_before(unsigned int major, unsigned int minor)
-{
-	unsigned int is_major = 0, is_minor = 0;
-	struct utsname name;
-
-	uname(&name);
-	sscanf(name.release, "%u.%u", &is_major, &is_minor);
-	return is_major < major || (is_major == major && is_minor < minor);
 }
 
 /*
@@ -1003,6 +1022,44 @@ TEST_F(fixed, clone_is_on_its_own)
 	ASSERT_TRUE(fixed_read(fixed, '2'));
 	EXPECT_TRUE(pages_are(q, INDEX, '1'));
 	EXPECT_TRUE(pages_are(fixed->p, INDEX, '2'));
+}
+
+/* A store behind it finds a read-only PTE, as nothing is dirty any more. */
+static bool make_read_only_and_back(char *p)
+{
+	bool done = !mprotect(p, SIZE, PROT_READ);
+
+	/* Where there is no such thing, all is well too. */
+	write_file("/proc/self/clear_refs", "4");
+	return done && !mprotect(p, SIZE, RW);
+}
+
+TEST_F(fixed, store_after_PROT_READ_is_written)
+{
+	struct fixed *fixed = &self->fixed;
+	int snap = cow_snapshot(fixed->fd, 0);
+
+	ASSERT_GE(snap, 0);
+	EXPECT_TRUE(pages_filled(fixed->p, 0, NR));
+	ASSERT_TRUE(make_read_only_and_back(fixed->p));
+	memset(TARGET(fixed->p), '!', PAGE);
+	EXPECT_TRUE(fixed_writes(fixed, '!'));
+	EXPECT_TRUE(buffer_filled(snap));
+}
+
+TEST_F(fixed, store_beside_a_child_is_written)
+{
+	struct fixed *fixed = &self->fixed;
+	pid_t pid = fork();
+
+	if (!pid) {
+		raise(SIGSTOP);
+		_exit(page_is(TARGET(fixed->p), '!') ? 0 : 1);
+	}
+	ASSERT_TRUE(child_stopped(pid));
+	memset(TARGET(fixed->p), '!', PAGE);
+	EXPECT_TRUE(fixed_writes(fixed, '!'));
+	EXPECT_EQ(0, child_finish(pid));
 }
 
 TEST_F(fixed, store_by_a_child_is_written)
@@ -2012,6 +2069,109 @@ TEST_F(spliced, page_of_a_snapshot_stays_as_it_was)
 	memset(TARGET(self->p), '2', PAGE);
 	EXPECT_TRUE(pages_are(self->p, INDEX, '2'));
 	EXPECT_TRUE(pipe_has(self->pipefd, value_of(INDEX)));
+}
+
+TEST_F(spliced, page_of_a_snapshot_stays_after_PROT_READ)
+{
+	int snap = cow_snapshot(self->fd, 0);
+	char *q;
+
+	ASSERT_GE(snap, 0);
+	q = cow_map(snap, SIZE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, q);
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(q)));
+	munmap(q, SIZE);
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+	ASSERT_TRUE(make_read_only_and_back(self->p));
+	memset(TARGET(self->p), '!', PAGE);
+	EXPECT_TRUE(pages_are(self->p, INDEX, '!'));
+	EXPECT_TRUE(buffer_filled(snap));
+	EXPECT_TRUE(pipe_has(self->pipefd, value_of(INDEX)));
+}
+
+/* What is stored to a clone that has become the last owner of its pages. */
+static bool store_to_last(FIXTURE_DATA(spliced) *self, int clone)
+{
+	char *q = cow_map(clone, SIZE, RW);
+
+	munmap(self->p, SIZE);
+	close(self->fd);
+	self->fd = clone;
+	if (q == MAP_FAILED)
+		return false;
+	memset(TARGET(q), '!', PAGE);
+	return pages_are(q, INDEX, '!') && buffer_is(clone, INDEX, '!');
+}
+
+TEST_F(spliced, page_held_before_a_clone_outlives_the_origin)
+{
+	int clone;
+
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
+	clone = cow_snapshot(self->fd, COWMEM_WRITABLE);
+	ASSERT_GE(clone, 0);
+	EXPECT_TRUE(store_to_last(self, clone));
+	EXPECT_EQ(self->pages, cow_param("pages"));
+	EXPECT_TRUE(pipe_has(self->pipefd, value_of(INDEX)));
+}
+
+TEST_F(spliced, page_held_after_a_clone_outlives_the_origin)
+{
+	int clone = cow_snapshot(self->fd, COWMEM_WRITABLE);
+
+	ASSERT_GE(clone, 0);
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
+	EXPECT_TRUE(store_to_last(self, clone));
+	EXPECT_EQ(self->pages, cow_param("pages"));
+	EXPECT_TRUE(pipe_has(self->pipefd, value_of(INDEX)));
+}
+
+TEST_F(spliced, page_shared_before_stays_as_it_was_held)
+{
+	/* The first access makes a page of a PINNABLE buffer its own again. */
+	char mapped = variant->pinnable ? '1' : value_of(INDEX);
+	char unmapped = variant->pinnable ? '2' : value_of(INDEX + 1);
+
+	close(cow_snapshot(self->fd, 0));
+	EXPECT_EQ(0, load_signal(TARGET(self->p)));
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p) + PAGE));
+	memset(TARGET(self->p), '1', PAGE);
+	memset(TARGET(self->p) + PAGE, '2', PAGE);
+	EXPECT_EQ(variant->pinnable ? 0 : 2, cow_stat(self->fd).held);
+	EXPECT_EQ(self->pages, cow_param("pages"));
+	EXPECT_TRUE(pipe_has(self->pipefd, mapped));
+	EXPECT_TRUE(pipe_has(self->pipefd, unmapped));
+	EXPECT_TRUE(page_is(TARGET(self->p), '1'));
+	EXPECT_TRUE(page_is(TARGET(self->p) + PAGE, '2'));
+}
+
+TEST_F(spliced, page_mapped_for_reading_gets_stores)
+{
+	ASSERT_TRUE(make_read_only_and_back(self->p));
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(self->p)));
+	memset(TARGET(self->p), '!', PAGE);
+	EXPECT_EQ(0, cow_stat(self->fd).copied);
+	EXPECT_TRUE(pipe_has(self->pipefd, '!'));
+}
+
+TEST_F(spliced, page_held_through_a_private_mapping)
+{
+	char *q = mmap(NULL, SIZE, RW, MAP_PRIVATE, self->fd, 0);
+	int snap;
+
+	ASSERT_NE(MAP_FAILED, q);
+	ASSERT_TRUE(pipe_hold(self->pipefd, TARGET(q)));
+	memset(TARGET(q), '1', PAGE);
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	EXPECT_EQ(1, cow_stat(self->fd).held);
+	memset(TARGET(self->p), '2', PAGE);
+	EXPECT_TRUE(pages_are(q, INDEX, '1'));
+	EXPECT_TRUE(pages_are(self->p, INDEX, '2'));
+	EXPECT_TRUE(buffer_filled(snap));
+	/* It is the page of the buffer. */
+	EXPECT_TRUE(pipe_has(self->pipefd, '2'));
 }
 
 TEST_F(spliced, each_held_page_counts_at_each_snapshot)

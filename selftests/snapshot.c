@@ -4,6 +4,7 @@
  * first write costs, and that no page is written in place that somebody else
  * can still see.
  */
+#include <limits.h>
 #include <pthread.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -1065,37 +1066,115 @@ static int clean_buffer(unsigned long nr)
 	return fd;
 }
 
+static void take_snapshot(int fd)
+{
+	close(cow_snapshot(fd, 0));
+}
+
+static void ask_STAT(int fd)
+{
+	cow_stat(fd);
+}
+
 /* The shortest of some. */
-static double snapshot_seconds(int fd)
+static double seconds_of(void (*call)(int fd), int fd)
 {
 	double best = 1e9, start, took;
-	int i, snap;
+	int i;
 
 	for (i = 0; i < 20; i++) {
 		start = seconds_now();
-		snap = cow_snapshot(fd, 0);
+		call(fd);
 		took = seconds_now() - start;
 		if (took < best)
 			best = took;
-		close(snap);
 	}
 	return best;
 }
 
-TEST(time_of_a_snapshot_does_not_grow_with_the_size)
+FIXTURE(size)
 {
-	int small = clean_buffer((1 << 20) / PAGE);
-	int large = clean_buffer((64 << 20) / PAGE);
-	double small_seconds, large_seconds;
+	int small, large;
+};
 
-	ASSERT_GE(small, 0);
-	ASSERT_GE(large, 0);
-	small_seconds = snapshot_seconds(small);
-	large_seconds = snapshot_seconds(large);
-	TH_LOG("1 MiB: %.1f us, 64 MiB: %.1f us", small_seconds * 1e6,
-	       large_seconds * 1e6);
-	/* Only a check that it is not 64 times as long. */
-	EXPECT_LT(large_seconds, 20 * small_seconds);
+FIXTURE_SETUP(size)
+{
+	self->small = clean_buffer((64 << 10) / PAGE);
+	self->large = clean_buffer((64 << 20) / PAGE);
+	ASSERT_GE(self->small, 0);
+	ASSERT_GE(self->large, 0);
+}
+
+FIXTURE_TEARDOWN(size)
+{
+	close(self->small);
+	close(self->large);
+}
+
+static void compare_times(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(size) *self, void (*call)(int fd))
+{
+	double small = seconds_of(call, self->small);
+	double large = seconds_of(call, self->large);
+
+	TH_LOG("64 KiB: %.1f us, 64 MiB: %.1f us", small * 1e6, large * 1e6);
+	/* Only a check that it is not 1,024 times as long. */
+	EXPECT_LT(large, 20 * small);
+}
+
+TEST_F(size, does_not_matter_for_the_time_of_a_snapshot)
+{
+	compare_times(_metadata, self, take_snapshot);
+}
+
+TEST_F(size, does_not_matter_for_the_time_of_STAT)
+{
+	compare_times(_metadata, self, ask_STAT);
+}
+
+#define NR_CLONES	500
+
+static long slab_bytes(void)
+{
+	char line[128];
+	FILE *meminfo = fopen("/proc/meminfo", "r");
+	long kb = -1;
+
+	while (meminfo && fgets(line, sizeof(line), meminfo))
+		if (sscanf(line, "Slab: %ld", &kb) == 1)
+			break;
+	if (meminfo)
+		fclose(meminfo);
+	return kb * 1024;
+}
+
+/* Bytes that the kernel allocates for a clone, but for pages and the index. */
+static long bytes_of_clone(int fd)
+{
+	int clone[NR_CLONES], i, failed = 0;
+	long before = slab_bytes(), after;
+
+	for (i = 0; i < NR_CLONES; i++) {
+		clone[i] = cow_snapshot(fd, COWMEM_WRITABLE);
+		failed += clone[i] < 0;
+	}
+	after = slab_bytes();
+	for (i = 0; i < NR_CLONES; i++)
+		close(clone[i]);
+	return failed ? LONG_MAX : (after - before) / NR_CLONES;
+}
+
+TEST_F(size, does_not_matter_for_the_few_KiB_of_a_clone)
+{
+	/* A kernel with checkers has theirs beside each lock and each object. */
+	bool checked = !access("/sys/kernel/debug/kmemleak", F_OK);
+	/* In this order: what is freed now may be there for the next. */
+	long large = bytes_of_clone(self->large);
+	long small = bytes_of_clone(self->small);
+
+	TH_LOG("of 64 KiB: %ld bytes, of 64 MiB: %ld bytes", small, large);
+	EXPECT_LT(small, checked ? 32768 : 4096);
+	EXPECT_LT(large, checked ? 32768 : 4096);
 }
 
 TEST(snapshot_of_a_clean_buffer_allocates_no_page_and_no_node)
