@@ -89,6 +89,84 @@ static int touch_in_child(int fd, bool in_group,
 }
 
 /*
+ * What is in a page at first: memory that was given back soon comes again
+ */
+
+#define NR_FRESH	64UL
+
+static bool leave_dirt(void)
+{
+	char *p;
+	int fd = cow_create_mapped(NR_FRESH * PAGE, "dirt", &p);
+
+	if (fd < 0)
+		return false;
+	memset(p, '!', NR_FRESH * PAGE);
+	munmap(p, NR_FRESH * PAGE);
+	close(fd);
+	return true;
+}
+
+/* Is that all there is: @first at the start of each page, then zeroes? */
+static bool pages_are_fresh(int fd, char first)
+{
+	char page[PAGE];
+	unsigned long i;
+
+	for (i = 0; i < NR_FRESH; i++) {
+		if (pread(fd, page, PAGE, i * PAGE) != PAGE || page[0] != first)
+			return false;
+		page[0] = 0;
+		if (!page_is(page, 0))
+			return false;
+	}
+	return pages_of(fd) == NR_FRESH;
+}
+
+TEST(page_of_a_store_is_zeroed)
+{
+	unsigned long i;
+	char *p;
+	int fd;
+
+	ASSERT_TRUE(leave_dirt());
+	fd = cow_create_mapped(NR_FRESH * PAGE, "stores", &p);
+	ASSERT_GE(fd, 0);
+	for (i = 0; i < NR_FRESH; i++)
+		p[i * PAGE] = 'a';
+	EXPECT_TRUE(pages_are_fresh(fd, 'a'));
+	munmap(p, NR_FRESH * PAGE);
+	close(fd);
+}
+
+TEST(page_of_a_write_is_zeroed)
+{
+	unsigned long i;
+	int fd;
+
+	ASSERT_TRUE(leave_dirt());
+	fd = cow_create(NR_FRESH * PAGE, "writes");
+	ASSERT_GE(fd, 0);
+	for (i = 0; i < NR_FRESH; i++)
+		ASSERT_TRUE(write_byte(fd, i * PAGE, 'a'));
+	EXPECT_TRUE(pages_are_fresh(fd, 'a'));
+	close(fd);
+}
+
+TEST(reserved_page_is_zeroed)
+{
+	int fd;
+
+	NEED(FALLOCATE);
+	ASSERT_TRUE(leave_dirt());
+	fd = cow_create(NR_FRESH * PAGE, "reserved");
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, fallocate(fd, 0, 0, NR_FRESH * PAGE));
+	EXPECT_TRUE(pages_are_fresh(fd, 0));
+	close(fd);
+}
+
+/*
  * Who is charged
  */
 
