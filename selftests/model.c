@@ -4,6 +4,7 @@
  * buffer is an array of bytes, and of numbers that say which pages it shares.
  * After every step what was touched is compared; every 64 steps all is, with
  * DIFF of all pairs, the pages held and how they are split among the buffers.
+ * One shorter program more is run with all of that after every step.
  *
  * Where the contract leaves a choice (a page that is zeroed in part and had
  * been zero there, a copy that may share, IN_PLACE), the model asks DIFF and
@@ -14,6 +15,8 @@
  *
  *	COWMEM_MODEL_SEED	of the first program; each next has the next one
  *	COWMEM_MODEL_OPS	how many operations, in programs of 2000
+ *	COWMEM_MODEL_CHECK	after how many of them to check all: 1 after each, 0 only
+ *				at the end of a program
  *	COWMEM_MODEL_TRACE	print each before it is done: the kernel may crash
  */
 #include <linux/falloc.h>
@@ -31,6 +34,8 @@
 #define MAPPINGS	10
 #define MEMBERS		4	/* of a group */
 #define PROGRAM		2000	/* operations */
+#define CHECK		64	/* so many between two checks of all */
+#define SLICE		300	/* operations with such a check after each */
 #define HANGS		100	/* a program that runs for so many seconds */
 #define PATIENCE	60	/* seconds to look for a shorter one that fails */
 #define NO_LIMIT	(~0U)
@@ -122,6 +127,7 @@ static uint64_t features;
 /* The deliberate mistake: what is stored shows wherever the page is shared. */
 static bool ignore_cow;
 static bool trace;
+static unsigned int check_every;	/* operations; 0: only at the end */
 static uint8_t scratch[LENGTH];
 
 static void __attribute__((noreturn, format(printf, 1, 2)))
@@ -2271,7 +2277,7 @@ static void run_ops(const struct op *ops, unsigned int nr)
 		step(ops ? &ops[i] : &run->ops[i]);
 		if (i % 16 == 15)
 			check_held();
-		if (i % 64 == 63)
+		if (check_every && i % check_every == check_every - 1)
 			check_all();
 	}
 	check_all();
@@ -2405,12 +2411,13 @@ static unsigned long number_from(const char *name, unsigned long standard)
 	return text ? strtoul(text, NULL, 0) : standard;
 }
 
-static void test_model(unsigned long seed, unsigned long nr)
+static void test_model(unsigned long seed, unsigned long nr, unsigned int every)
 {
 	unsigned long done, part;
 	uint64_t next = seed;
 	bool works = true;
 
+	check_every = every;
 	for (done = 0; works && done < nr; done += part) {
 		part = nr - done < PROGRAM ? nr - done : PROGRAM;
 		works = program_works(NULL, part, next);
@@ -2419,7 +2426,9 @@ static void test_model(unsigned long seed, unsigned long nr)
 		else if (++next % 32 == 0)
 			ksft_print_msg("%lu operations\n", done + part);
 	}
-	ksft_test_result(works, "model: %lu operations, seed %lu\n", nr, seed);
+	ksft_test_result(works,
+			 "model: %lu operations, seed %lu, all checked every %u\n",
+			 nr, seed, every);
 }
 
 /* A random program that never does something tests nothing of it. */
@@ -2449,6 +2458,7 @@ static void test_checker(void)
 	unsigned int left = PROGRAM;
 	uint64_t seed;
 
+	check_every = CHECK;
 	ignore_cow = true;
 	/* Not every program can be cut down as far. */
 	for (seed = 1; seed <= 8 && left > 6; seed++)
@@ -2463,6 +2473,7 @@ int main(void)
 {
 	unsigned long seed = number_from("COWMEM_MODEL_SEED", 1);
 	unsigned long nr = number_from("COWMEM_MODEL_OPS", 2 * PROGRAM);
+	unsigned long every = number_from("COWMEM_MODEL_CHECK", CHECK);
 	struct cowmem_query query = { .size = sizeof(query) };
 	int fd = cow_open();
 
@@ -2475,8 +2486,9 @@ int main(void)
 	run = mmap(NULL, sizeof(*run), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (run == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %m\n");
-	ksft_set_plan(3);
-	test_model(seed, nr);
+	ksft_set_plan(4);
+	test_model(seed, nr, every);
+	test_model(seed + (nr + PROGRAM - 1) / PROGRAM, least_of(nr, SLICE), 1);
 	test_coverage(nr);
 	test_checker();
 	if (ksft_get_fail_cnt())
