@@ -104,12 +104,13 @@ struct mapping {
 struct page_of_model {
 	uint16_t owners;
 	uint16_t account;
+	uint16_t buffers;	/* a bit for each that has it, for check_sharing() */
 };
 
 struct account {
 	unsigned int held;
 	unsigned int limit;
-	/* Some page may count here or elsewhere: the contract leaves it open. */
+	/* Some page may count here or elsewhere, and STAT could not say. */
 	bool vague;
 };
 
@@ -120,6 +121,9 @@ static struct account accounts[PROGRAM + 1];
 static unsigned int nr_pages, nr_accounts, held;
 static unsigned int nr_slots = PAGES;	/* places that an index may have to reach */
 static unsigned int touched;	/* a bit for each buffer */
+/* Pages of one buffer that may count for its account now, or still for another. */
+static struct buffer *undecided_of;
+static unsigned int undecided[PAGES], nr_undecided;
 static long pages_before;
 
 static struct run *run;
@@ -300,16 +304,54 @@ static void own_page(struct buffer *buf, unsigned int i)
 		new_page(buf, i);
 }
 
+static void add_undecided(struct buffer *buf, unsigned int id)
+{
+	for (unsigned int k = 0; k < nr_undecided; k++)
+		if (undecided[k] == id)
+			return;
+	undecided_of = buf;
+	undecided[nr_undecided++] = id;
+}
+
 /* It may be kept, or another that the same buffer pays for may take its place. */
 static void replace_page(struct buffer *buf, unsigned int i)
 {
-	unsigned int account = pages[buf->id[i]].account;
-
-	if (!needs_page(buf, i) && account != buf->account) {
-		accounts[account].vague = true;
-		accounts[buf->account].vague = true;
-	}
+	if (!needs_page(buf, i) && pages[buf->id[i]].account != buf->account)
+		add_undecided(buf, buf->id[i]);
 	own_page(buf, i);
+}
+
+static void move_page(unsigned int id, unsigned int account)
+{
+	accounts[pages[id].account].held--;
+	accounts[account].held++;
+	pages[id].account = account;
+}
+
+/* Ask how many of those pages were kept: all, none, or it stays open which. */
+static void decide_accounts(void)
+{
+	struct account *account;
+	unsigned int nr_moved;
+
+	if (!nr_undecided)
+		return;
+	account = &accounts[undecided_of->account];
+	nr_moved = cow_stat(undecided_of->fd).charged / PAGE - account->held;
+	expect(account->vague || nr_moved <= nr_undecided,
+	       "%d pages more count for the account of buffer %u, not up to %u",
+	       (int)nr_moved, undecided_of->number, nr_undecided);
+	for (unsigned int k = 0; k < nr_undecided; k++) {
+		unsigned int id = undecided[k];
+
+		if (account->vague || (nr_moved && nr_moved != nr_undecided)) {
+			accounts[pages[id].account].vague = true;
+			account->vague = true;
+		} else if (nr_moved) {
+			move_page(id, undecided_of->account);
+		}
+	}
+	nr_undecided = 0;
 }
 
 static unsigned int end_page(const struct buffer *buf)
@@ -488,6 +530,11 @@ struct need {
 	unsigned int most;
 };
 
+static uint64_t limit_in_bytes(const struct account *account)
+{
+	return account->limit == NO_LIMIT ? COWMEM_NO_LIMIT : account->limit * PAGE;
+}
+
 static enum verdict room_for(const struct buffer *buf, struct need need)
 {
 	const struct account *account = &accounts[buf->account];
@@ -495,7 +542,7 @@ static enum verdict room_for(const struct buffer *buf, struct need need)
 
 	if (!need.most || account->limit == NO_LIMIT)
 		return WORKS;
-	if (account->vague)
+	if (account->vague || nr_undecided)
 		return MAY_WORK;
 	if (account->limit > account->held)
 		room = account->limit - account->held;
@@ -857,44 +904,96 @@ static struct split split_of(const struct buffer *buf)
 	return split;
 }
 
+/* What is its own, and what STAT says of its part in all; the value is that. */
+static uint64_t check_split(const struct buffer *buf)
+{
+	const struct account *account = &accounts[buf->account];
+	struct cowmem_stat stat = cow_sharing(buf->fd);
+	struct split split = split_of(buf);
+	unsigned int own = 0;
+
+	for (unsigned int i = 0; i < PAGES; i++)
+		own += !needs_page(buf, i);
+	expect(stat.exclusive == own * PAGE,
+	       "buffer %u: exclusive are %llu bytes, not %u pages",
+	       buf->number, (unsigned long long)stat.exclusive, own);
+	expect(account->vague || stat.charged == account->held * PAGE,
+	       "buffer %u: its account holds %llu bytes, not %u pages",
+	       buf->number, (unsigned long long)stat.charged, account->held);
+	expect(stat.limit == limit_in_bytes(account),
+	       "buffer %u: its account may hold %llu bytes", buf->number,
+	       (unsigned long long)stat.limit);
+	expect(split_allows(&split, stat.proportional),
+	       "buffer %u: proportional are %llu bytes, not %ld to %ld",
+	       buf->number, (unsigned long long)stat.proportional,
+	       split.least, split.most);
+	return stat.proportional;
+}
+
+/* Those that share a page with it, or with one that does. */
+static unsigned int family_of(unsigned int member)
+{
+	unsigned int family = 1U << member, before;
+
+	do {
+		before = family;
+		for (unsigned int n = 0; n < BUFFERS; n++)
+			for (unsigned int i = 0; i < PAGES; i++)
+				if (family & 1U << n && buffers[n].id[i])
+					family |= pages[buffers[n].id[i]].buffers;
+	} while (family != before);
+	return family;
+}
+
+/*
+ * Whatever the index is like: no page has a part in a buffer that does not reach
+ * it, and all its parts add up to it.  Each sum of a buffer is rounded down, by a
+ * byte at most.  The value is how many pages there are.
+ */
+static unsigned int check_family(unsigned int family,
+				 const uint64_t proportional[BUFFERS])
+{
+	unsigned int nr = 0, nr_members = 0;
+	uint64_t sum = 0;
+
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!(family & 1U << n))
+			continue;
+		nr_members++;
+		sum += proportional[n];
+		for (unsigned int i = 0; i < PAGES; i++) {
+			struct page_of_model *page = &pages[buffers[n].id[i]];
+
+			/* Each counts once. */
+			nr += !!page->buffers;
+			page->buffers = 0;
+		}
+	}
+	expect(sum <= nr * PAGE && sum + nr_members >= nr * PAGE,
+	       "proportional: %llu bytes in all of buffers %#x, not %u pages",
+	       (unsigned long long)sum, family, nr);
+	return nr;
+}
+
 static void check_sharing(void)
 {
-	uint64_t sum = 0, slots = 0;
-	bool all = true;
+	unsigned int left = 0, family, nr = 0;
+	uint64_t proportional[BUFFERS];
 
-	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++) {
-		struct cowmem_stat stat;
-		struct split split;
-		unsigned int own = 0;
-
-		if (!buf->number)
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!buffers[n].number)
 			continue;
-		if (buf->fd < 0) {
-			all = false;
-			continue;
-		}
-		stat = cow_sharing(buf->fd);
-		split = split_of(buf);
+		left |= 1U << n;
+		proportional[n] = check_split(&buffers[n]);
 		for (unsigned int i = 0; i < PAGES; i++)
-			own += !needs_page(buf, i);
-		expect(stat.exclusive == own * PAGE,
-		       "buffer %u: exclusive are %llu bytes, not %u pages",
-		       buf->number, (unsigned long long)stat.exclusive, own);
-		expect(accounts[buf->account].vague ||
-		       stat.charged == accounts[buf->account].held * PAGE,
-		       "buffer %u: its account holds %llu bytes, not %u pages",
-		       buf->number, (unsigned long long)stat.charged,
-		       accounts[buf->account].held);
-		expect(split_allows(&split, stat.proportional),
-		       "buffer %u: proportional are %llu bytes, not %ld to %ld",
-		       buf->number, (unsigned long long)stat.proportional,
-		       split.least, split.most);
-		sum += stat.proportional;
-		slots += resident(buf);
+			if (buffers[n].id[i])
+				pages[buffers[n].id[i]].buffers |= 1U << n;
 	}
-	expect(sum <= held * PAGE && (!all || sum + slots >= held * PAGE),
-	       "proportional: sum is %llu, not %lu", (unsigned long long)sum,
-	       held * PAGE);
+	for (; left; left &= ~family) {
+		family = family_of(__builtin_ctz(left));
+		nr += check_family(family, proportional);
+	}
+	expect(nr == held, "test: %u pages are held, not %u", nr, held);
 }
 
 /* The last reference may be put a little later than a call returns. */
@@ -914,24 +1013,59 @@ static void check_held(void)
 	       cow_param("pages") - pages_before, held);
 }
 
+/* A file of a buffer that only mappings are left of. */
+static int open_mapped(const struct buffer *buf)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	const struct mapping *map = mappings;
+	unsigned long at, start, end;
+	char path[64];
+	int fd;
+
+	while (!map->number || map->buf != buf)
+		map++;
+	at = (unsigned long)map->p;
+	do
+		expect(fscanf(maps, "%lx-%lx%*[^\n]", &start, &end) == 2,
+		       "mapping %u is not in maps", map->number);
+	while (at < start || at >= end);
+	fclose(maps);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, end);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	expect(fd >= 0, "%s: %m", path);
+	return fd;
+}
+
 static void check_all(void)
 {
+	unsigned int opened = 0;
+
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!buffers[n].number || buffers[n].fd >= 0)
+			continue;
+		buffers[n].fd = open_mapped(&buffers[n]);
+		opened |= 1U << n;
+	}
 	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++) {
 		if (!buf->number)
 			continue;
 		check_mappings(buf);
-		if (buf->fd < 0)
-			continue;
 		check_file(buf);
 		if (!has(COWMEM_FEATURE_DIFF))
 			continue;
 		for (struct buffer *other = buffers; other <= buf; other++)
-			if (other->fd >= 0)
+			if (other->number)
 				check_diff(buf, other, 0, 8);
 	}
 	check_held();
 	if (has(COWMEM_FEATURE_SHARING))
 		check_sharing();
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!(opened & 1U << n))
+			continue;
+		close(buffers[n].fd);
+		buffers[n].fd = -1;
+	}
 }
 
 /* What an operation touched. */
@@ -1007,8 +1141,7 @@ static bool run_limit(const struct op *op)
 	account->limit = op->length;
 	if (account->limit != NO_LIMIT)
 		account->limit += account->held;
-	err = cow_limit(buf->fd, account->limit == NO_LIMIT ? COWMEM_NO_LIMIT :
-							      account->limit * PAGE);
+	err = cow_limit(buf->fd, limit_in_bytes(account));
 	expect(!err, "%s", strerror(-err));
 	return true;
 }
@@ -2259,6 +2392,7 @@ static void step(const struct op *op)
 	if (!kinds[op->kind].run(op))
 		return;
 	run->applied[op->kind]++;
+	decide_accounts();
 	check_touched(op->load);
 }
 
