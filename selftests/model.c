@@ -79,6 +79,7 @@ struct run {
 struct buffer {
 	unsigned int number;	/* 0: none */
 	bool frozen;
+	bool pinnable;
 	int fd;			/* -1: only mappings are left */
 	unsigned int account;
 	unsigned int base;	/* what its page 0 was in the first of its origins */
@@ -96,6 +97,7 @@ struct mapping {
 	unsigned int nr;
 	int prot;
 	bool shared;
+	bool greedy;		/* a load takes a page as a store does */
 	bool split;		/* mprotect() has made several of it */
 	bool own[PAGES];	/* private copies... */
 	uint8_t data[LENGTH];	/* ... and what is in them */
@@ -431,6 +433,7 @@ static void add_snapshot(unsigned int number, const struct buffer *from, int fd,
 	struct buffer *buf = free_buffer();
 
 	add_buffer(buf, number, fd, frozen, from->account, length);
+	buf->pinnable = from->pinnable && !frozen;
 	/* A range keeps its place in the index. */
 	buf->base = from->base + page_of(offset);
 	if (nr_slots < buf->base + PAGES)
@@ -518,6 +521,12 @@ static void store_page(struct mapping *map, unsigned int offset,
 	memcpy(map->data + offset, data, length);
 }
 
+static void load_page(struct mapping *map, unsigned int i)
+{
+	if (map->greedy)
+		own_page(map->buf, map->first + i);
+}
+
 /*
  * Limits
  */
@@ -563,6 +572,13 @@ static enum verdict room_to_store(const struct mapping *map, unsigned int i)
 	if (!view(map, i))
 		return FAILS;
 	return map->shared ? room_to_write(map->buf, map->first + i) : WORKS;
+}
+
+static enum verdict room_to_load(const struct mapping *map, unsigned int i)
+{
+	if (!view(map, i))
+		return FAILS;
+	return map->greedy ? room_to_write(map->buf, map->first + i) : WORKS;
 }
 
 /* A call that needs pages returned @ret: did it work? */
@@ -742,7 +758,8 @@ static void read_tail(struct buffer *buf)
 
 	if (!start || !buf->id[i])
 		return;
-	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, buf->fd, i * PAGE);
+	/* Private: never takes a page. */
+	p = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, buf->fd, i * PAGE);
 	expect(p != MAP_FAILED, "mmap: %m");
 	expect(try_copy(buf->data + buf->size, p + start, PAGE - start),
 	       "last page of buffer %u faults", buf->number);
@@ -792,17 +809,39 @@ static void same(const uint8_t *seen, const uint8_t *want,
 	     page_of(offset + i), seen[i], want[i]);
 }
 
-static void check_mapping(const struct mapping *map)
+/* In one page. */
+static void load(struct mapping *map, unsigned int offset, unsigned int length)
 {
-	for (unsigned int i = 0; i < map->nr; i++)
-		if (view(map, i))
-			same(map->p + i * PAGE, view(map, i), i * PAGE, PAGE,
-			     "mapping", map->number);
+	unsigned int i = page_of(offset);
+
+	switch (room_to_load(map, i)) {
+	case WORKS:
+		same(map->p + offset, view(map, i) + offset % PAGE, offset,
+		     length, "mapping", map->number);
+		load_page(map, i);
+		break;
+	case FAILS:
+		expect(!try_copy(scratch, map->p + offset, length),
+		       "mapping %u: offset %u does not fault", map->number, offset);
+		break;
+	case MAY_WORK:
+		break;
+	}
+}
+
+/* All that can be loaded, and the first page beyond the end. */
+static void check_mapping(struct mapping *map)
+{
+	unsigned int i = 0;
+
+	do
+		load(map, i * PAGE, PAGE);
+	while (view(map, i) && ++i < map->nr);
 }
 
 static void check_mappings(const struct buffer *buf)
 {
-	for (const struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
+	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
 		if (map->number && map->buf == buf && map->prot != PROT_NONE)
 			check_mapping(map);
 }
@@ -812,6 +851,9 @@ static void check_file(const struct buffer *buf)
 	struct cowmem_stat stat = cow_stat(buf->fd);
 	unsigned int n = buf->number;
 
+	expect(stat.state == (buf->frozen ? COWMEM_STATE_FROZEN : 0) +
+			     (buf->pinnable ? COWMEM_STATE_PINNABLE : 0),
+	       "buffer %u: state is %#x", n, stat.state);
 	expect(stat.length == buf->size, "buffer %u: size is %llu, not %u", n,
 	       (unsigned long long)stat.length, buf->size);
 	expect(stat.resident == resident(buf) * PAGE,
@@ -1099,10 +1141,12 @@ static bool run_create(const struct op *op)
 
 	if (!buf)
 		return false;
-	fd = cow_create(op->length, "model");
+	fd = cow_create_flags(op->length, "model",
+			      op->flags ? COWMEM_PINNABLE : 0);
 	expect(fd >= 0, "%s", strerror(-fd));
 	accounts[++nr_accounts].limit = NO_LIMIT;
 	add_buffer(buf, op->to, fd, false, nr_accounts, op->length);
+	buf->pinnable = op->flags;
 	return true;
 }
 
@@ -1324,6 +1368,7 @@ static bool run_mmap(const struct op *op)
 	map->nr = page_of(op->length);
 	map->prot = prot;
 	map->shared = shared;
+	map->greedy = shared && buf->pinnable;
 	map->split = false;
 	memset(map->own, 0, sizeof(map->own));
 	return true;
@@ -1454,20 +1499,30 @@ static bool run_load(const struct op *op)
 	if (!map || map->prot == PROT_NONE || end > map->nr * PAGE)
 		return false;
 	for (; at < end; at = next) {
-		const uint8_t *want = view(map, page_of(at));
-
 		next = least_of(end, page_down(at) + PAGE);
-		if (want)
-			same(map->p + at, want + at % PAGE, at, next - at,
-			     "load of mapping", op->map);
-		else
-			expect(!try_copy(scratch, map->p + at, next - at),
-			       "offset %u is beyond the end, but readable", at);
+		load(map, at, next - at);
 	}
 	return true;
 }
 
-/* One store through each mapping that may: the child does what the parent expects. */
+/*
+ * Everything through each mapping that can be read: the child does what the
+ * parent expects.
+ */
+static void fork_loads(bool child)
+{
+	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++) {
+		if (!map->number || map->prot == PROT_NONE)
+			continue;
+		if (child)
+			check_mapping(map);
+		for (unsigned int i = 0; i < map->nr && !child; i++)
+			if (room_to_load(map, i) == WORKS)
+				load_page(map, i);
+	}
+}
+
+/* One store through each mapping that may: likewise. */
 static void fork_stores(const struct op *op, bool child)
 {
 	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++) {
@@ -1494,13 +1549,10 @@ static void fork_stores(const struct op *op, bool child)
 static void __attribute__((noreturn)) fork_child(const struct op *op)
 {
 	alarm(60);
-	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++)
-		if (op->load && buf->number)
-			check_mappings(buf);
+	if (op->load)
+		fork_loads(true);
 	fork_stores(op, true);
-	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++)
-		if (buf->number)
-			check_mappings(buf);
+	fork_loads(true);
 	_exit(0);
 }
 
@@ -1520,7 +1572,10 @@ static bool run_fork(const struct op *op)
 	for (const struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
 		if (map->number)
 			touch(map->buf);
+	if (op->load)
+		fork_loads(false);
 	fork_stores(op, false);
+	fork_loads(false);
 	return true;
 }
 
@@ -1909,7 +1964,8 @@ static const struct kind {
 	const char *text;
 	const char *flags[7];
 } kinds[NR_KINDS] = {
-	[CREATE] = { run_create, 20, 0, "create %t: %l bytes" },
+	[CREATE] = { run_create, 20, 0, "create %t: %l bytes%f",
+		     { "", ", pinnable" } },
 	[CLOSE] = { run_close, 120, 0, "close %a%f", { "", ", munmap all" } },
 	[MMAP] = { run_mmap, 70, 0, "mmap %m: %f of %a, %l at %o",
 		   { "shared r", "shared rw", "private r", "private rw" } },
@@ -2359,6 +2415,7 @@ static bool make_op(struct op *op)
 	case CREATE:
 		op->length = any_size();
 		op->to = ++last_buffer;
+		op->flags = !any(3) && has(COWMEM_FEATURE_PINNABLE);
 		return free_buffer();
 	case FORK:
 		op->offset = any(LENGTH);
