@@ -55,13 +55,14 @@ struct op {
 	uint8_t flags;		/* index of what the kind has names for */
 	uint8_t value;		/* of what is stored */
 	bool load;		/* look also through mappings afterwards */
+	bool second;		/* by the second file, if there is one */
 	uint32_t offset;
 	uint32_t source;	/* offset in the other buffer */
 	uint32_t length;
 };
 
 enum {
-	CREATE, CLOSE, MMAP, MUNMAP, PROTECT, ROUND_TRIP, MREMAP, DONTNEED,
+	CREATE, REOPEN, CLOSE, MMAP, MUNMAP, PROTECT, ROUND_TRIP, MREMAP, DONTNEED,
 	STORE, LOAD, READ, WRITE, FORK, SNAPSHOT, GROUP, RESTORE, DIFF, CLONE,
 	COPY, DEDUPE, FALLOCATE, TRUNCATE, LIMIT, NR_KINDS
 };
@@ -81,6 +82,8 @@ struct buffer {
 	bool frozen;
 	bool pinnable;
 	int fd;			/* -1: only mappings are left */
+	int second;		/* another file of it, or -1 */
+	bool readonly, second_readonly;	/* the files */
 	unsigned int account;
 	unsigned int base;	/* what its page 0 was in the first of its origins */
 	unsigned int size;
@@ -97,6 +100,7 @@ struct mapping {
 	unsigned int nr;
 	int prot;
 	bool shared;
+	bool readonly;		/* shared, of a file that cannot write */
 	bool greedy;		/* a load takes a page as a store does */
 	bool split;		/* mprotect() has made several of it */
 	bool own[PAGES];	/* private copies... */
@@ -387,6 +391,22 @@ static struct buffer *handle(unsigned int number)
 	return NULL;
 }
 
+static bool by_second(const struct buffer *buf, const struct op *op)
+{
+	return op->second && buf->second >= 0;
+}
+
+/* What the operation is done by. */
+static int file_of(const struct buffer *buf, const struct op *op)
+{
+	return by_second(buf, op) ? buf->second : buf->fd;
+}
+
+static bool is_readonly(const struct buffer *buf, const struct op *op)
+{
+	return by_second(buf, op) ? buf->second_readonly : buf->readonly;
+}
+
 static struct buffer *free_buffer(void)
 {
 	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++)
@@ -420,6 +440,8 @@ static void add_buffer(struct buffer *buf, unsigned int number, int fd,
 	buf->number = number;
 	buf->frozen = frozen;
 	buf->fd = fd;
+	buf->second = -1;
+	buf->readonly = frozen;
 	buf->account = account;
 	buf->base = 0;
 	buf->size = size;
@@ -592,11 +614,13 @@ static bool worked(const struct buffer *buf, long ret, struct need need)
 	return ret >= 0;
 }
 
-/* Nothing changes what is frozen. */
-static bool refused(const struct buffer *buf, long ret)
+/* Nothing changes what is frozen, nor does a file that cannot write. */
+static bool refused(const struct buffer *buf, const struct op *op, long ret)
 {
-	expect(!buf->frozen || ret < 0, "frozen buffer %u changed", buf->number);
-	return buf->frozen;
+	bool readonly = is_readonly(buf, op);
+
+	expect(!readonly || ret < 0, "buffer %u changed", buf->number);
+	return readonly;
 }
 
 /*
@@ -1157,6 +1181,56 @@ static void unmap(struct mapping *map)
 	remove_if_unused(map->buf);
 }
 
+/* Another file of what @fd is a file of. */
+static int open_again(int fd, bool readonly)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return result(open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+}
+
+/* Through its path, or with FILE, which does not give more than the handle has. */
+static bool run_reopen(const struct op *op)
+{
+	bool readonly = !(op->flags & 1), by_ioctl = op->flags & 2;
+	struct buffer *buf = handle(op->a);
+	int fd, err = 0;
+
+	if (!buf)
+		return false;
+	if (!readonly && buf->frozen)
+		err = -EPERM;
+	else if (!readonly && by_ioctl && is_readonly(buf, op))
+		err = -EACCES;
+	if (by_ioctl)
+		fd = cow_file(file_of(buf, op), readonly ? COWMEM_RDONLY : 0);
+	else
+		fd = open_again(file_of(buf, op), readonly);
+	expect(err ? fd == err : fd >= 0, "%d, not %d", fd, err);
+	if (err)
+		return true;
+	if (buf->second >= 0)
+		close(buf->second);
+	buf->second = fd;
+	buf->second_readonly = readonly;
+	return true;
+}
+
+enum { CLOSE_ALL, CLOSE_UNMAP, CLOSE_FIRST };
+
+/* The second takes its place. */
+static bool close_first(struct buffer *buf)
+{
+	if (buf->second < 0)
+		return false;
+	close(buf->fd);
+	buf->fd = buf->second;
+	buf->readonly = buf->second_readonly;
+	buf->second = -1;
+	return true;
+}
+
 /* Its mappings live on, if they are not unmapped too. */
 static bool run_close(const struct op *op)
 {
@@ -1164,11 +1238,15 @@ static bool run_close(const struct op *op)
 
 	if (!buf)
 		return false;
+	if (op->flags == CLOSE_FIRST)
+		return close_first(buf);
+	if (buf->second >= 0)
+		close(buf->second);
 	close(buf->fd);
-	buf->fd = -1;
+	buf->fd = buf->second = -1;
 	remove_if_unused(buf);
 	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
-		if (op->flags && map->number && map->buf == buf)
+		if (op->flags == CLOSE_UNMAP && map->number && map->buf == buf)
 			unmap(map);
 	return true;
 }
@@ -1185,7 +1263,7 @@ static bool run_limit(const struct op *op)
 	account->limit = op->length;
 	if (account->limit != NO_LIMIT)
 		account->limit += account->held;
-	err = cow_limit(buf->fd, limit_in_bytes(account));
+	err = cow_limit(file_of(buf, op), limit_in_bytes(account));
 	expect(!err, "%s", strerror(-err));
 	return true;
 }
@@ -1212,10 +1290,11 @@ static bool run_snapshot(const struct op *op)
 
 	if (!from || !free_buffer() || !snapshot_range(from, op, &length))
 		return false;
+	fd = file_of(from, op);
 	if (op->offset || op->length)
-		fd = cow_snapshot_range(from->fd, flags, op->offset, op->length);
+		fd = cow_snapshot_range(fd, flags, op->offset, op->length);
 	else
-		fd = cow_snapshot(from->fd, flags);
+		fd = cow_snapshot(fd, flags);
 	expect(fd >= 0, "%s", strerror(-fd));
 	add_snapshot(op->to, from, fd, !flags, op->offset, length);
 	return true;
@@ -1255,7 +1334,7 @@ static bool run_group(const struct op *op)
 		return false;
 	for (unsigned int k = 0; k < nr; k++)
 		members[k] = (struct cowmem_member){
-			.fd = from[k]->fd,
+			.fd = file_of(from[k], op),
 			.snapshot_fd = -1,
 			.offset = op->offset < from[k]->size ? op->offset : 0,
 		};
@@ -1309,11 +1388,12 @@ static bool run_restore(const struct op *op)
 	    op->source + op->length > page_down(from->size))
 		return false;
 	if (whole)
-		err = cow_restore(buf->fd, from->fd, flags);
+		err = cow_restore(file_of(buf, op), file_of(from, op), flags);
 	else
-		err = cow_restore_range(buf->fd, op->offset, from->fd,
-					op->source, op->length, flags);
-	if (refused(buf, err))
+		err = cow_restore_range(file_of(buf, op), op->offset,
+					file_of(from, op), op->source,
+					op->length, flags);
+	if (refused(buf, op, err))
 		return true;
 	if (buf == from && (whole || overlap(op->offset, op->source, op->length))) {
 		/* The contract does not say if that of the whole overlaps. */
@@ -1355,9 +1435,10 @@ static bool run_mmap(const struct op *op)
 
 	if (!buf || !map)
 		return false;
-	p = mmap(NULL, op->length, prot, map_flags[op->flags], buf->fd, op->offset);
-	if (buf->frozen && shared && prot == RW) {
-		expect(p == MAP_FAILED && errno == EACCES, "frozen, but writable");
+	p = mmap(NULL, op->length, prot, map_flags[op->flags],
+		 file_of(buf, op), op->offset);
+	if (is_readonly(buf, op) && shared && prot == RW) {
+		expect(p == MAP_FAILED && errno == EACCES, "read-only, but writable");
 		return true;
 	}
 	expect(p != MAP_FAILED, "%m");
@@ -1368,7 +1449,8 @@ static bool run_mmap(const struct op *op)
 	map->nr = page_of(op->length);
 	map->prot = prot;
 	map->shared = shared;
-	map->greedy = shared && buf->pinnable;
+	map->readonly = shared && is_readonly(buf, op);
+	map->greedy = shared && buf->pinnable && !map->readonly;
 	map->split = false;
 	memset(map->own, 0, sizeof(map->own));
 	return true;
@@ -1393,8 +1475,8 @@ static bool run_protect(const struct op *op)
 	if (!map)
 		return false;
 	err = result(mprotect(map->p, map->nr * PAGE, prot));
-	if (map->shared && map->buf->frozen && prot == RW) {
-		expect(err == -EACCES, "frozen, but writable: %ld", err);
+	if (map->readonly && prot == RW) {
+		expect(err == -EACCES, "read-only, but writable: %ld", err);
 		return true;
 	}
 	expect(!err, "%s", strerror(-err));
@@ -1591,7 +1673,7 @@ static bool run_read(const struct op *op)
 		return false;
 	if (op->offset < buf->size)
 		want = least_of(op->length, buf->size - op->offset);
-	ret = result(pread(buf->fd, scratch, op->length, op->offset));
+	ret = result(pread(file_of(buf, op), scratch, op->length, op->offset));
 	expect(ret == want, "%ld, not %u", ret, want);
 	same(scratch, buf->data + op->offset, op->offset, want, "read of buffer",
 	     op->a);
@@ -1630,8 +1712,8 @@ static bool run_write(const struct op *op)
 	dirty = tail_dirty(buf);
 	need = need_to_zero(buf, size, tail);
 	fill(scratch, op->offset, op->length, op->value);
-	ret = result(pwrite(buf->fd, scratch, op->length, op->offset));
-	if (refused(buf, ret))
+	ret = result(pwrite(file_of(buf, op), scratch, op->length, op->offset));
+	if (refused(buf, op, ret))
 		return true;
 	if (ret == -ENOSPC)
 		need.most += needs_page(buf, page_of(op->offset));
@@ -1668,8 +1750,8 @@ static bool run_truncate(const struct op *op)
 		to = from;
 	dirty = !shrink && tail_dirty(buf);
 	need = need_to_zero(buf, from, to);
-	ret = result(ftruncate(buf->fd, op->length));
-	if (refused(buf, ret) || !worked(buf, ret, need))
+	ret = result(ftruncate(file_of(buf, op), op->length));
+	if (refused(buf, op, ret) || !worked(buf, ret, need))
 		return true;
 	buf->size = op->length;
 	for (unsigned int i = end_page(buf); i < PAGES; i++)
@@ -1776,8 +1858,8 @@ static bool run_fallocate(const struct op *op)
 		need.least += part.least;
 		need.most += part.most;
 	}
-	ret = result(fallocate(buf->fd, mode, op->offset, op->length));
-	if (refused(buf, ret))
+	ret = result(fallocate(file_of(buf, op), mode, op->offset, op->length));
+	if (refused(buf, op, ret))
 		return true;
 	if (!worked(buf, ret, need)) {
 		only_tail_changed(buf, tail, dirty);
@@ -1824,9 +1906,9 @@ static bool run_clone(const struct op *op)
 	if (buf == from && tail_ambiguous(buf, tail, dirty))
 		return false;
 	need = need_to_zero(buf, size, tail);
-	ret = cow_clone_range(buf->fd, op->offset, from->fd, op->source,
-			      op->length);
-	if (refused(buf, ret))
+	ret = cow_clone_range(file_of(buf, op), op->offset, file_of(from, op),
+			      op->source, op->length);
+	if (refused(buf, op, ret))
 		return true;
 	if (buf == from && overlap(op->offset, op->source, op->length)) {
 		expect(ret == -EINVAL, "overlaps: %ld", ret);
@@ -1875,9 +1957,9 @@ static bool run_copy(const struct op *op)
 		return false;
 	if (op->source < from->size)
 		want = least_of(op->length, from->size - op->source);
-	ret = result(copy_file_range(from->fd, &source, buf->fd, &offset,
-				     op->length, 0));
-	if (refused(buf, ret))
+	ret = result(copy_file_range(file_of(from, op), &source,
+				     file_of(buf, op), &offset, op->length, 0));
+	if (refused(buf, op, ret))
 		return true;
 	if (buf == from && overlap(op->offset, op->source, want)) {
 		expect(ret == -EINVAL, "overlaps: %ld", ret);
@@ -1930,14 +2012,14 @@ static bool run_dedupe(const struct op *op)
 	    op->offset + op->length > buf->size)
 		return false;
 	same = !memcmp(buf->data + op->offset, from->data + op->source, op->length);
-	arg.info.dest_fd = buf->fd;
-	expect(!ioctl(from->fd, FIDEDUPERANGE, &arg), "%m");
+	arg.info.dest_fd = file_of(buf, op);
+	expect(!ioctl(file_of(from, op), FIDEDUPERANGE, &arg), "%m");
 	if (buf == from && overlap(op->offset, op->source, op->length)) {
 		expect(arg.info.status < 0, "overlaps: %d", arg.info.status);
 		return true;
 	}
 	/* Root may dedupe what it cannot write; the content stays. */
-	if (buf->frozen && arg.info.status < 0)
+	if (is_readonly(buf, op) && arg.info.status < 0)
 		return true;
 	/* What a mapping shows behind its end may not change either. */
 	if (buf->frozen && op->length % PAGE &&
@@ -1966,7 +2048,10 @@ static const struct kind {
 } kinds[NR_KINDS] = {
 	[CREATE] = { run_create, 20, 0, "create %t: %l bytes%f",
 		     { "", ", pinnable" } },
-	[CLOSE] = { run_close, 120, 0, "close %a%f", { "", ", munmap all" } },
+	[REOPEN] = { run_reopen, 40, 0, "second file of %a: %f",
+		     { "open, r", "open, rw", "FILE, r", "FILE, rw" } },
+	[CLOSE] = { run_close, 125, 0, "close %a%f",
+		    { "", ", munmap all", ", first file" } },
 	[MMAP] = { run_mmap, 70, 0, "mmap %m: %f of %a, %l at %o",
 		   { "shared r", "shared rw", "private r", "private rw" } },
 	[MUNMAP] = { run_munmap, 30, 0, "munmap %m" },
@@ -2055,7 +2140,8 @@ static void print_op(const struct op *op)
 			fputc(*p, out);
 	}
 	fclose(out);
-	ksft_print_msg("  %s%s\n", line, op->load ? "; load all" : "");
+	ksft_print_msg("  %s%s%s\n", line, op->second ? "; second file" : "",
+		       op->load ? "; load all" : "");
 }
 
 /* --------------------------------------------------------------- the generator */
@@ -2341,7 +2427,8 @@ static bool make_pair_op(struct op *op)
 
 static bool make_file_op(struct op *op)
 {
-	const struct buffer *buf = any_buffer(op->kind != CLOSE && any(16));
+	const struct buffer *buf = any_buffer(op->kind != CLOSE &&
+					      op->kind != REOPEN && any(16));
 	unsigned int end;
 
 	if (!buf)
@@ -2364,10 +2451,15 @@ static bool make_file_op(struct op *op)
 			end = least_of(end, page_up(buf->size));
 		op->length = end - op->offset;
 		return end > op->offset;
+	case REOPEN:
+		op->flags = any(4);
+		return true;
 	case CLOSE:
+		op->flags = any(6) ? CLOSE_UNMAP : CLOSE_ALL;
+		if (buf->second >= 0 && any(2))
+			op->flags = CLOSE_FIRST;
 		/* Rather not what took so many operations to come about. */
-		op->flags = !!any(6);
-		return !is_mapped(buf) || !any(4);
+		return op->flags == CLOSE_FIRST || !is_mapped(buf) || !any(4);
 	default:
 		any_file_range(op, buf);
 		return true;
@@ -2402,7 +2494,11 @@ static bool make_unlimit(struct op *op)
 
 static bool make_op(struct op *op)
 {
-	*op = (struct op){ .value = any(3) ? any(256) : any(3), .load = any(2) };
+	*op = (struct op){
+		.value = any(3) ? any(256) : any(3),
+		.load = any(2),
+		.second = any(2),
+	};
 	if (make_unlimit(op))
 		return true;
 	if (!any(32))
