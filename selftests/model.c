@@ -10,6 +10,21 @@
  * been zero there, a copy that may share, IN_PLACE), the model asks DIFF and
  * SEEK_DATA what was chosen, and insists only that it was one of the choices.
  *
+ * What fsx does to a file, and what does it here:
+ *
+ *	read, write		READ, WRITE
+ *	mapread, mapwrite	LOAD, STORE, and those of another process in FORK
+ *	truncate		TRUNCATE
+ *	fallocate, punch, zero	FALLOCATE
+ *	clone range		CLONE, and RESTORE of a range
+ *	dedupe, copy range	DEDUPE, COPY
+ *	seek data, seek hole	SEEK
+ *	two openers		REOPEN, and CLOSE of the first before the second
+ *	collapse, insert range	nothing: EOPNOTSUPP, as fallocate.c tests
+ *	exchange range		nothing: only XFS has it
+ *	fsync, msync, fadvise	nothing: there is nowhere to write to or read again from
+ *	O_DIRECT, AIO, io_uring	nothing: by them pages are pinned, which pins.c is about
+ *
  * A program that fails is cut down, in children that run a part of it, to one
  * from which nothing can be left out, and printed, one line an operation.
  *
@@ -63,7 +78,7 @@ struct op {
 
 enum {
 	CREATE, REOPEN, CLOSE, MMAP, MUNMAP, PROTECT, ROUND_TRIP, MREMAP, DONTNEED,
-	STORE, LOAD, READ, WRITE, FORK, SNAPSHOT, GROUP, RESTORE, DIFF, CLONE,
+	STORE, LOAD, READ, WRITE, SEEK, FORK, SNAPSHOT, GROUP, RESTORE, DIFF, CLONE,
 	COPY, DEDUPE, FALLOCATE, TRUNCATE, LIMIT, NR_KINDS
 };
 
@@ -1680,6 +1695,35 @@ static bool run_read(const struct op *op)
 	return true;
 }
 
+/* Where the first page is, or the first hole, of which the end is the last. */
+static long seek(const struct buffer *buf, unsigned int offset, bool hole)
+{
+	unsigned int i = page_of(offset);
+
+	if (offset >= buf->size)
+		return -ENXIO;
+	while (i < end_page(buf) && !buf->id[i] != hole)
+		i++;
+	if (i == end_page(buf))
+		return hole ? (long)buf->size : -ENXIO;
+	return i * PAGE > offset ? i * PAGE : offset;
+}
+
+static bool run_seek(const struct op *op)
+{
+	struct buffer *buf = handle(op->a);
+	bool hole = op->flags;
+	long ret;
+
+	if (!buf)
+		return false;
+	ret = result(lseek(file_of(buf, op), op->offset,
+			   hole ? SEEK_HOLE : SEEK_DATA));
+	expect(ret == seek(buf, op->offset, hole), "%ld, not %ld", ret,
+	       seek(buf, op->offset, hole));
+	return true;
+}
+
 /* Bytes were written, until a page could not be had. */
 static void write_pages(struct buffer *buf, const struct op *op,
 			unsigned int done)
@@ -2066,6 +2110,7 @@ static const struct kind {
 	[LOAD] = { run_load, 50, 0, "load from %m: %l at %o" },
 	[READ] = { run_read, 30, 0, "read %a: %l at %o" },
 	[WRITE] = { run_write, 110, 0, "write %a: %l at %o, value %v" },
+	[SEEK] = { run_seek, 25, 0, "lseek %a: %f from %o", { "DATA", "HOLE" } },
 	[FORK] = { run_fork, 5, 0, "fork: store %l at %o, value %v" },
 	[SNAPSHOT] = { run_snapshot, 180, 0, "snapshot of %a to %t: %f, %l at %o",
 		       { "frozen", "writable" } },
@@ -2454,6 +2499,10 @@ static bool make_file_op(struct op *op)
 	case REOPEN:
 		op->flags = any(4);
 		return true;
+	case SEEK:
+		op->flags = any(2);
+		op->offset = any_offset(buf->size);
+		return true;
 	case CLOSE:
 		op->flags = any(6) ? CLOSE_UNMAP : CLOSE_ALL;
 		if (buf->second >= 0 && any(2))
@@ -2635,6 +2684,21 @@ static unsigned int leave_out(struct op *to, const struct op *ops,
 	return at + left;
 }
 
+/* Do without what an operation does besides, where that does not matter. */
+static void simplify(struct op *ops, unsigned int nr, time_t end)
+{
+	for (unsigned int i = 0; i < nr && time(NULL) < end; i++) {
+		struct op op = ops[i];
+
+		ops[i].load = false;
+		if (op.load && program_works(ops, nr, 0))
+			ops[i].load = true;
+		ops[i].second = false;
+		if (op.second && program_works(ops, nr, 0))
+			ops[i].second = true;
+	}
+}
+
 /* Leave out what can be, in ever smaller parts; the value is what is left. */
 static unsigned int shrink(struct op *ops, unsigned int nr)
 {
@@ -2661,6 +2725,7 @@ static unsigned int shrink(struct op *ops, unsigned int nr)
 			again = true;
 		}
 	}
+	simplify(ops, nr, end);
 	return nr;
 }
 
