@@ -2497,7 +2497,7 @@ static bool make_file_op(struct op *op)
 		op->length = end - op->offset;
 		return end > op->offset;
 	case REOPEN:
-		op->flags = any(4);
+		op->flags = any(8) ? any(2) * 2 + 1 : any(4);
 		return true;
 	case SEEK:
 		op->flags = any(2);
@@ -2560,7 +2560,8 @@ static bool make_op(struct op *op)
 	case CREATE:
 		op->length = any_size();
 		op->to = ++last_buffer;
-		op->flags = !any(3) && has(COWMEM_FEATURE_PINNABLE);
+		/* Most: it is lost on the way through frozen snapshots. */
+		op->flags = any(4) && has(COWMEM_FEATURE_PINNABLE);
 		return free_buffer();
 	case FORK:
 		op->offset = any(LENGTH);
