@@ -4,7 +4,7 @@
  * buffer is an array of bytes, and of numbers that say which pages it shares.
  * After every step what was touched is compared; every 64 steps all is, with
  * DIFF of all pairs, the pages held and how they are split among the buffers.
- * One shorter program more is run with all of that after every step.
+ * A tenth as many steps more have all of that after each.
  *
  * Where the contract leaves a choice (a page that is zeroed in part and had
  * been zero there, a copy that may share, IN_PLACE), the model asks DIFF and
@@ -22,16 +22,16 @@
  *	two openers		REOPEN, and CLOSE of the first before the second
  *	collapse, insert range	nothing: EOPNOTSUPP, as fallocate.c tests
  *	exchange range		nothing: only XFS has it
- *	fsync, msync, fadvise	nothing: there is nowhere to write to or read again from
- *	O_DIRECT, AIO, io_uring	nothing: by them pages are pinned, which pins.c is about
+ *	fsync, msync, fadvise	nothing: there is nowhere to write to
+ *	O_DIRECT, AIO, io_uring	nothing: they pin pages, which is what pins.c is about
  *
  * A program that fails is cut down, in children that run a part of it, to one
  * from which nothing can be left out, and printed, one line an operation.
  *
  *	COWMEM_MODEL_SEED	of the first program; each next has the next one
  *	COWMEM_MODEL_OPS	how many operations, in programs of 2000
- *	COWMEM_MODEL_CHECK	after how many of them to check all: 1 after each, 0 only
- *				at the end of a program
+ *	COWMEM_MODEL_CHECK	after how many of them to check all: 1 after each,
+ *				0 only at the end of a program
  *	COWMEM_MODEL_TRACE	print each before it is done: the kernel may crash
  */
 #include <linux/falloc.h>
@@ -49,9 +49,9 @@
 #define MAPPINGS	10
 #define MEMBERS		4	/* of a group */
 #define PROGRAM		2000	/* operations */
-#define CHECK		64	/* so many between two checks of all */
-#define SLICE		300	/* operations with such a check after each */
-#define HANGS		100	/* a program that runs for so many seconds */
+#define CHECK		64	/* operations from one check of all to the next */
+#define SLICE		10	/* a tenth as many more, with one after each */
+#define HANGS		100	/* a program that has none for so many seconds */
 #define PATIENCE	60	/* seconds to look for a shorter one that fails */
 #define NO_LIMIT	(~0U)
 
@@ -347,32 +347,6 @@ static void move_page(unsigned int id, unsigned int account)
 	accounts[pages[id].account].held--;
 	accounts[account].held++;
 	pages[id].account = account;
-}
-
-/* Ask how many of those pages were kept: all, none, or it stays open which. */
-static void decide_accounts(void)
-{
-	struct account *account;
-	unsigned int nr_moved;
-
-	if (!nr_undecided)
-		return;
-	account = &accounts[undecided_of->account];
-	nr_moved = cow_stat(undecided_of->fd).charged / PAGE - account->held;
-	expect(account->vague || nr_moved <= nr_undecided,
-	       "%d pages more count for the account of buffer %u, not up to %u",
-	       (int)nr_moved, undecided_of->number, nr_undecided);
-	for (unsigned int k = 0; k < nr_undecided; k++) {
-		unsigned int id = undecided[k];
-
-		if (account->vague || (nr_moved && nr_moved != nr_undecided)) {
-			accounts[pages[id].account].vague = true;
-			account->vague = true;
-		} else if (nr_moved) {
-			move_page(id, undecided_of->account);
-		}
-	}
-	nr_undecided = 0;
 }
 
 static unsigned int end_page(const struct buffer *buf)
@@ -1094,18 +1068,43 @@ static void check_held(void)
 	       cow_param("pages") - pages_before, held);
 }
 
-/* A file of a buffer that only mappings are left of. */
-static int open_mapped(const struct buffer *buf)
+/* Ask how many of those pages were kept: all, none, or it stays open which. */
+static void decide_accounts(void)
 {
+	struct account *account;
+	unsigned int nr_moved;
+
+	if (!nr_undecided)
+		return;
+	/* Then nothing is about to be freed. */
+	check_held();
+	account = &accounts[undecided_of->account];
+	nr_moved = cow_stat(undecided_of->fd).charged / PAGE - account->held;
+	expect(account->vague || nr_moved <= nr_undecided,
+	       "%d pages more count for the account of buffer %u, not up to %u",
+	       (int)nr_moved, undecided_of->number, nr_undecided);
+	for (unsigned int k = 0; k < nr_undecided; k++) {
+		unsigned int id = undecided[k];
+
+		if (account->vague || (nr_moved && nr_moved != nr_undecided)) {
+			accounts[pages[id].account].vague = true;
+			account->vague = true;
+		} else if (nr_moved) {
+			move_page(id, undecided_of->account);
+		}
+	}
+	nr_undecided = 0;
+}
+
+/* A file of what the mapping is of. */
+static int open_mapped(const struct mapping *map)
+{
+	unsigned long at = (unsigned long)map->p, start, end;
 	FILE *maps = fopen("/proc/self/maps", "r");
-	const struct mapping *map = mappings;
-	unsigned long at, start, end;
 	char path[64];
 	int fd;
 
-	while (!map->number || map->buf != buf)
-		map++;
-	at = (unsigned long)map->p;
+	expect(maps, "maps: %m");
 	do
 		expect(fscanf(maps, "%lx-%lx%*[^\n]", &start, &end) == 2,
 		       "mapping %u is not in maps", map->number);
@@ -1117,16 +1116,34 @@ static int open_mapped(const struct buffer *buf)
 	return fd;
 }
 
-static void check_all(void)
+/* Have a file of each buffer of which only mappings are left; the value is of which. */
+static unsigned int open_all_mapped(void)
 {
 	unsigned int opened = 0;
 
-	for (unsigned int n = 0; n < BUFFERS; n++) {
-		if (!buffers[n].number || buffers[n].fd >= 0)
+	for (const struct mapping *map = mappings; map < mappings + MAPPINGS; map++) {
+		if (!map->number || map->buf->fd >= 0)
 			continue;
-		buffers[n].fd = open_mapped(&buffers[n]);
-		opened |= 1U << n;
+		map->buf->fd = open_mapped(map);
+		opened |= 1U << (map->buf - buffers);
 	}
+	return opened;
+}
+
+static void close_files(unsigned int opened)
+{
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!(opened & 1U << n))
+			continue;
+		close(buffers[n].fd);
+		buffers[n].fd = -1;
+	}
+}
+
+static void check_all(void)
+{
+	unsigned int opened = open_all_mapped();
+
 	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++) {
 		if (!buf->number)
 			continue;
@@ -1141,12 +1158,7 @@ static void check_all(void)
 	check_held();
 	if (has(COWMEM_FEATURE_SHARING))
 		check_sharing();
-	for (unsigned int n = 0; n < BUFFERS; n++) {
-		if (!(opened & 1U << n))
-			continue;
-		close(buffers[n].fd);
-		buffers[n].fd = -1;
-	}
+	close_files(opened);
 }
 
 /* What an operation touched. */
@@ -2614,8 +2626,10 @@ static void run_ops(const struct op *ops, unsigned int nr)
 		step(ops ? &ops[i] : &run->ops[i]);
 		if (i % 16 == 15)
 			check_held();
-		if (check_every && i % check_every == check_every - 1)
+		if (check_every && i % check_every == check_every - 1) {
 			check_all();
+			alarm(HANGS);
+		}
 	}
 	check_all();
 }
@@ -2685,18 +2699,35 @@ static unsigned int leave_out(struct op *to, const struct op *ops,
 	return at + left;
 }
 
-/* Do without what an operation does besides, where that does not matter. */
+static struct op simpler(struct op op, int how)
+{
+	switch (how) {
+	case 0:
+		op.load = false;
+		break;
+	case 1:
+		op.second = false;
+		break;
+	default:
+		/* Not pinnable. */
+		if (op.kind == CREATE)
+			op.flags = 0;
+	}
+	return op;
+}
+
+/* Do without what does not matter in an operation that does. */
 static void simplify(struct op *ops, unsigned int nr, time_t end)
 {
 	for (unsigned int i = 0; i < nr && time(NULL) < end; i++) {
-		struct op op = ops[i];
+		for (int how = 0; how < 3; how++) {
+			struct op op = ops[i];
 
-		ops[i].load = false;
-		if (op.load && program_works(ops, nr, 0))
-			ops[i].load = true;
-		ops[i].second = false;
-		if (op.second && program_works(ops, nr, 0))
-			ops[i].second = true;
+			ops[i] = simpler(op, how);
+			if (memcmp(&ops[i], &op, sizeof(op)) &&
+			    program_works(ops, nr, 0))
+				ops[i] = op;
+		}
 	}
 }
 
@@ -2841,7 +2872,7 @@ int main(void)
 		ksft_exit_fail_msg("mmap: %m\n");
 	ksft_set_plan(4);
 	test_model(seed, nr, every);
-	test_model(seed + (nr + PROGRAM - 1) / PROGRAM, least_of(nr, SLICE), 1);
+	test_model(seed + (nr + PROGRAM - 1) / PROGRAM, (nr + SLICE - 1) / SLICE, 1);
 	test_coverage(nr);
 	test_checker();
 	if (ksft_get_fail_cnt())
