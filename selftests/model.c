@@ -1982,6 +1982,19 @@ static bool run_clone(const struct op *op)
 	return true;
 }
 
+/* Pages that are shared whole need none; those of which bytes are copied may. */
+static struct need need_to_copy(const struct buffer *buf, const struct op *op,
+				unsigned int length)
+{
+	struct need need = need_to_zero(buf, buf->size, tail_end(buf, op->offset));
+
+	need.least = 0;
+	for (unsigned int at = op->offset; at < op->offset + length;
+	     at = page_down(at) + PAGE)
+		need.most += needs_page(buf, page_of(at));
+	return need;
+}
+
 /* Pages that lie alike in both may be shared. */
 static void copy_bytes(struct buffer *buf, const struct buffer *from,
 		       const struct op *op, unsigned int done)
@@ -2013,6 +2026,7 @@ static bool run_copy(const struct op *op)
 		return false;
 	if (op->source < from->size)
 		want = least_of(op->length, from->size - op->source);
+	need = need_to_copy(buf, op, want);
 	ret = result(copy_file_range(file_of(from, op), &source,
 				     file_of(buf, op), &offset, op->length, 0));
 	if (refused(buf, op, ret))
@@ -2021,7 +2035,6 @@ static bool run_copy(const struct op *op)
 		expect(ret == -EINVAL, "overlaps: %ld", ret);
 		return true;
 	}
-	need = (struct need){ 0, page_of(op->length) + 3 };
 	if (!worked(buf, ret, need)) {
 		only_tail_changed(buf, tail, dirty);
 		return true;
