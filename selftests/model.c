@@ -4,16 +4,34 @@
  * buffer is an array of bytes, and of numbers that say which pages it shares.
  * After every step what was touched is compared; every 64 steps all is, with
  * DIFF of all pairs, the pages held and how they are split among the buffers.
+ * A tenth as many steps more have all of that after each.
  *
  * Where the contract leaves a choice (a page that is zeroed in part and had
  * been zero there, a copy that may share, IN_PLACE), the model asks DIFF and
  * SEEK_DATA what was chosen, and insists only that it was one of the choices.
+ *
+ * What fsx does to a file, and what does it here:
+ *
+ *	read, write		READ, WRITE
+ *	mapread, mapwrite	LOAD, STORE, and those of another process in FORK
+ *	truncate		TRUNCATE
+ *	fallocate, punch, zero	FALLOCATE
+ *	clone range		CLONE, and RESTORE of a range
+ *	dedupe, copy range	DEDUPE, COPY
+ *	seek data, seek hole	SEEK
+ *	two openers		REOPEN, and CLOSE of the first before the second
+ *	collapse, insert range	nothing: EOPNOTSUPP, as fallocate.c tests
+ *	exchange range		nothing: only XFS has it
+ *	fsync, msync, fadvise	nothing: there is nowhere to write to
+ *	O_DIRECT, AIO, io_uring	nothing: they pin pages, which is what pins.c is about
  *
  * A program that fails is cut down, in children that run a part of it, to one
  * from which nothing can be left out, and printed, one line an operation.
  *
  *	COWMEM_MODEL_SEED	of the first program; each next has the next one
  *	COWMEM_MODEL_OPS	how many operations, in programs of 2000
+ *	COWMEM_MODEL_CHECK	after how many of them to check all: 1 after each,
+ *				0 only at the end of a program
  *	COWMEM_MODEL_TRACE	print each before it is done: the kernel may crash
  */
 #include <linux/falloc.h>
@@ -31,7 +49,9 @@
 #define MAPPINGS	10
 #define MEMBERS		4	/* of a group */
 #define PROGRAM		2000	/* operations */
-#define HANGS		100	/* a program that runs for so many seconds */
+#define CHECK		64	/* operations from one check of all to the next */
+#define SLICE		10	/* a tenth as many more, with one after each */
+#define HANGS		100	/* a program that has none for so many seconds */
 #define PATIENCE	60	/* seconds to look for a shorter one that fails */
 #define NO_LIMIT	(~0U)
 
@@ -50,14 +70,15 @@ struct op {
 	uint8_t flags;		/* index of what the kind has names for */
 	uint8_t value;		/* of what is stored */
 	bool load;		/* look also through mappings afterwards */
+	bool second;		/* by the second file, if there is one */
 	uint32_t offset;
 	uint32_t source;	/* offset in the other buffer */
 	uint32_t length;
 };
 
 enum {
-	CREATE, CLOSE, MMAP, MUNMAP, PROTECT, ROUND_TRIP, MREMAP, DONTNEED,
-	STORE, LOAD, READ, WRITE, FORK, SNAPSHOT, GROUP, RESTORE, DIFF, CLONE,
+	CREATE, REOPEN, CLOSE, MMAP, MUNMAP, PROTECT, ROUND_TRIP, MREMAP, DONTNEED,
+	STORE, LOAD, READ, WRITE, SEEK, FORK, SNAPSHOT, GROUP, RESTORE, DIFF, CLONE,
 	COPY, DEDUPE, FALLOCATE, TRUNCATE, LIMIT, NR_KINDS
 };
 
@@ -74,7 +95,10 @@ struct run {
 struct buffer {
 	unsigned int number;	/* 0: none */
 	bool frozen;
+	bool pinnable;
 	int fd;			/* -1: only mappings are left */
+	int second;		/* another file of it, or -1 */
+	bool readonly, second_readonly;	/* the files */
 	unsigned int account;
 	unsigned int base;	/* what its page 0 was in the first of its origins */
 	unsigned int size;
@@ -91,6 +115,8 @@ struct mapping {
 	unsigned int nr;
 	int prot;
 	bool shared;
+	bool readonly;		/* shared, of a file that cannot write */
+	bool greedy;		/* a load takes a page as a store does */
 	bool split;		/* mprotect() has made several of it */
 	bool own[PAGES];	/* private copies... */
 	uint8_t data[LENGTH];	/* ... and what is in them */
@@ -99,12 +125,13 @@ struct mapping {
 struct page_of_model {
 	uint16_t owners;
 	uint16_t account;
+	uint16_t buffers;	/* a bit for each that has it, for check_sharing() */
 };
 
 struct account {
 	unsigned int held;
 	unsigned int limit;
-	/* Some page may count here or elsewhere: the contract leaves it open. */
+	/* Some page may count here or elsewhere, and STAT could not say. */
 	bool vague;
 };
 
@@ -115,6 +142,9 @@ static struct account accounts[PROGRAM + 1];
 static unsigned int nr_pages, nr_accounts, held;
 static unsigned int nr_slots = PAGES;	/* places that an index may have to reach */
 static unsigned int touched;	/* a bit for each buffer */
+/* Pages of one buffer that may count for its account now, or still for another. */
+static struct buffer *undecided_of;
+static unsigned int undecided[PAGES], nr_undecided;
 static long pages_before;
 
 static struct run *run;
@@ -122,6 +152,7 @@ static uint64_t features;
 /* The deliberate mistake: what is stored shows wherever the page is shared. */
 static bool ignore_cow;
 static bool trace;
+static unsigned int check_every;	/* operations; 0: only at the end */
 static uint8_t scratch[LENGTH];
 
 static void __attribute__((noreturn, format(printf, 1, 2)))
@@ -294,16 +325,28 @@ static void own_page(struct buffer *buf, unsigned int i)
 		new_page(buf, i);
 }
 
+static void add_undecided(struct buffer *buf, unsigned int id)
+{
+	for (unsigned int k = 0; k < nr_undecided; k++)
+		if (undecided[k] == id)
+			return;
+	undecided_of = buf;
+	undecided[nr_undecided++] = id;
+}
+
 /* It may be kept, or another that the same buffer pays for may take its place. */
 static void replace_page(struct buffer *buf, unsigned int i)
 {
-	unsigned int account = pages[buf->id[i]].account;
-
-	if (!needs_page(buf, i) && account != buf->account) {
-		accounts[account].vague = true;
-		accounts[buf->account].vague = true;
-	}
+	if (!needs_page(buf, i) && pages[buf->id[i]].account != buf->account)
+		add_undecided(buf, buf->id[i]);
 	own_page(buf, i);
+}
+
+static void move_page(unsigned int id, unsigned int account)
+{
+	accounts[pages[id].account].held--;
+	accounts[account].held++;
+	pages[id].account = account;
 }
 
 static unsigned int end_page(const struct buffer *buf)
@@ -335,6 +378,22 @@ static struct buffer *handle(unsigned int number)
 		}
 	}
 	return NULL;
+}
+
+static bool by_second(const struct buffer *buf, const struct op *op)
+{
+	return op->second && buf->second >= 0;
+}
+
+/* What the operation is done by. */
+static int file_of(const struct buffer *buf, const struct op *op)
+{
+	return by_second(buf, op) ? buf->second : buf->fd;
+}
+
+static bool is_readonly(const struct buffer *buf, const struct op *op)
+{
+	return by_second(buf, op) ? buf->second_readonly : buf->readonly;
 }
 
 static struct buffer *free_buffer(void)
@@ -370,6 +429,8 @@ static void add_buffer(struct buffer *buf, unsigned int number, int fd,
 	buf->number = number;
 	buf->frozen = frozen;
 	buf->fd = fd;
+	buf->second = -1;
+	buf->readonly = frozen;
 	buf->account = account;
 	buf->base = 0;
 	buf->size = size;
@@ -383,6 +444,7 @@ static void add_snapshot(unsigned int number, const struct buffer *from, int fd,
 	struct buffer *buf = free_buffer();
 
 	add_buffer(buf, number, fd, frozen, from->account, length);
+	buf->pinnable = from->pinnable && !frozen;
 	/* A range keeps its place in the index. */
 	buf->base = from->base + page_of(offset);
 	if (nr_slots < buf->base + PAGES)
@@ -470,6 +532,12 @@ static void store_page(struct mapping *map, unsigned int offset,
 	memcpy(map->data + offset, data, length);
 }
 
+static void load_page(struct mapping *map, unsigned int i)
+{
+	if (map->greedy)
+		own_page(map->buf, map->first + i);
+}
+
 /*
  * Limits
  */
@@ -482,6 +550,11 @@ struct need {
 	unsigned int most;
 };
 
+static uint64_t limit_in_bytes(const struct account *account)
+{
+	return account->limit == NO_LIMIT ? COWMEM_NO_LIMIT : account->limit * PAGE;
+}
+
 static enum verdict room_for(const struct buffer *buf, struct need need)
 {
 	const struct account *account = &accounts[buf->account];
@@ -489,7 +562,7 @@ static enum verdict room_for(const struct buffer *buf, struct need need)
 
 	if (!need.most || account->limit == NO_LIMIT)
 		return WORKS;
-	if (account->vague)
+	if (account->vague || nr_undecided)
 		return MAY_WORK;
 	if (account->limit > account->held)
 		room = account->limit - account->held;
@@ -512,6 +585,13 @@ static enum verdict room_to_store(const struct mapping *map, unsigned int i)
 	return map->shared ? room_to_write(map->buf, map->first + i) : WORKS;
 }
 
+static enum verdict room_to_load(const struct mapping *map, unsigned int i)
+{
+	if (!view(map, i))
+		return FAILS;
+	return map->greedy ? room_to_write(map->buf, map->first + i) : WORKS;
+}
+
 /* A call that needs pages returned @ret: did it work? */
 static bool worked(const struct buffer *buf, long ret, struct need need)
 {
@@ -523,11 +603,13 @@ static bool worked(const struct buffer *buf, long ret, struct need need)
 	return ret >= 0;
 }
 
-/* Nothing changes what is frozen. */
-static bool refused(const struct buffer *buf, long ret)
+/* Nothing changes what is frozen, nor does a file that cannot write. */
+static bool refused(const struct buffer *buf, const struct op *op, long ret)
 {
-	expect(!buf->frozen || ret < 0, "frozen buffer %u changed", buf->number);
-	return buf->frozen;
+	bool readonly = is_readonly(buf, op);
+
+	expect(!readonly || ret < 0, "buffer %u changed", buf->number);
+	return readonly;
 }
 
 /*
@@ -689,7 +771,8 @@ static void read_tail(struct buffer *buf)
 
 	if (!start || !buf->id[i])
 		return;
-	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, buf->fd, i * PAGE);
+	/* Private: never takes a page. */
+	p = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, buf->fd, i * PAGE);
 	expect(p != MAP_FAILED, "mmap: %m");
 	expect(try_copy(buf->data + buf->size, p + start, PAGE - start),
 	       "last page of buffer %u faults", buf->number);
@@ -739,17 +822,39 @@ static void same(const uint8_t *seen, const uint8_t *want,
 	     page_of(offset + i), seen[i], want[i]);
 }
 
-static void check_mapping(const struct mapping *map)
+/* In one page. */
+static void load(struct mapping *map, unsigned int offset, unsigned int length)
 {
-	for (unsigned int i = 0; i < map->nr; i++)
-		if (view(map, i))
-			same(map->p + i * PAGE, view(map, i), i * PAGE, PAGE,
-			     "mapping", map->number);
+	unsigned int i = page_of(offset);
+
+	switch (room_to_load(map, i)) {
+	case WORKS:
+		same(map->p + offset, view(map, i) + offset % PAGE, offset,
+		     length, "mapping", map->number);
+		load_page(map, i);
+		break;
+	case FAILS:
+		expect(!try_copy(scratch, map->p + offset, length),
+		       "mapping %u: offset %u does not fault", map->number, offset);
+		break;
+	case MAY_WORK:
+		break;
+	}
+}
+
+/* All that can be loaded, and the first page beyond the end. */
+static void check_mapping(struct mapping *map)
+{
+	unsigned int i = 0;
+
+	do
+		load(map, i * PAGE, PAGE);
+	while (view(map, i) && ++i < map->nr);
 }
 
 static void check_mappings(const struct buffer *buf)
 {
-	for (const struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
+	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
 		if (map->number && map->buf == buf && map->prot != PROT_NONE)
 			check_mapping(map);
 }
@@ -759,6 +864,9 @@ static void check_file(const struct buffer *buf)
 	struct cowmem_stat stat = cow_stat(buf->fd);
 	unsigned int n = buf->number;
 
+	expect(stat.state == (buf->frozen ? COWMEM_STATE_FROZEN : 0) +
+			     (buf->pinnable ? COWMEM_STATE_PINNABLE : 0),
+	       "buffer %u: state is %#x", n, stat.state);
 	expect(stat.length == buf->size, "buffer %u: size is %llu, not %u", n,
 	       (unsigned long long)stat.length, buf->size);
 	expect(stat.resident == resident(buf) * PAGE,
@@ -851,44 +959,96 @@ static struct split split_of(const struct buffer *buf)
 	return split;
 }
 
+/* What is its own, and what STAT says of its part in all; the value is that. */
+static uint64_t check_split(const struct buffer *buf)
+{
+	const struct account *account = &accounts[buf->account];
+	struct cowmem_stat stat = cow_sharing(buf->fd);
+	struct split split = split_of(buf);
+	unsigned int own = 0;
+
+	for (unsigned int i = 0; i < PAGES; i++)
+		own += !needs_page(buf, i);
+	expect(stat.exclusive == own * PAGE,
+	       "buffer %u: exclusive are %llu bytes, not %u pages",
+	       buf->number, (unsigned long long)stat.exclusive, own);
+	expect(account->vague || stat.charged == account->held * PAGE,
+	       "buffer %u: its account holds %llu bytes, not %u pages",
+	       buf->number, (unsigned long long)stat.charged, account->held);
+	expect(stat.limit == limit_in_bytes(account),
+	       "buffer %u: its account may hold %llu bytes", buf->number,
+	       (unsigned long long)stat.limit);
+	expect(split_allows(&split, stat.proportional),
+	       "buffer %u: proportional are %llu bytes, not %ld to %ld",
+	       buf->number, (unsigned long long)stat.proportional,
+	       split.least, split.most);
+	return stat.proportional;
+}
+
+/* Those that share a page with it, or with one that does. */
+static unsigned int family_of(unsigned int member)
+{
+	unsigned int family = 1U << member, before;
+
+	do {
+		before = family;
+		for (unsigned int n = 0; n < BUFFERS; n++)
+			for (unsigned int i = 0; i < PAGES; i++)
+				if (family & 1U << n && buffers[n].id[i])
+					family |= pages[buffers[n].id[i]].buffers;
+	} while (family != before);
+	return family;
+}
+
+/*
+ * Whatever the index is like: no page has a part in a buffer that does not reach
+ * it, and all its parts add up to it.  Each sum of a buffer is rounded down, by a
+ * byte at most.  The value is how many pages there are.
+ */
+static unsigned int check_family(unsigned int family,
+				 const uint64_t proportional[BUFFERS])
+{
+	unsigned int nr = 0, nr_members = 0;
+	uint64_t sum = 0;
+
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!(family & 1U << n))
+			continue;
+		nr_members++;
+		sum += proportional[n];
+		for (unsigned int i = 0; i < PAGES; i++) {
+			struct page_of_model *page = &pages[buffers[n].id[i]];
+
+			/* Each counts once. */
+			nr += !!page->buffers;
+			page->buffers = 0;
+		}
+	}
+	expect(sum <= nr * PAGE && sum + nr_members >= nr * PAGE,
+	       "proportional: %llu bytes in all of buffers %#x, not %u pages",
+	       (unsigned long long)sum, family, nr);
+	return nr;
+}
+
 static void check_sharing(void)
 {
-	uint64_t sum = 0, slots = 0;
-	bool all = true;
+	unsigned int left = 0, family, nr = 0;
+	uint64_t proportional[BUFFERS];
 
-	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++) {
-		struct cowmem_stat stat;
-		struct split split;
-		unsigned int own = 0;
-
-		if (!buf->number)
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!buffers[n].number)
 			continue;
-		if (buf->fd < 0) {
-			all = false;
-			continue;
-		}
-		stat = cow_sharing(buf->fd);
-		split = split_of(buf);
+		left |= 1U << n;
+		proportional[n] = check_split(&buffers[n]);
 		for (unsigned int i = 0; i < PAGES; i++)
-			own += !needs_page(buf, i);
-		expect(stat.exclusive == own * PAGE,
-		       "buffer %u: exclusive are %llu bytes, not %u pages",
-		       buf->number, (unsigned long long)stat.exclusive, own);
-		expect(accounts[buf->account].vague ||
-		       stat.charged == accounts[buf->account].held * PAGE,
-		       "buffer %u: its account holds %llu bytes, not %u pages",
-		       buf->number, (unsigned long long)stat.charged,
-		       accounts[buf->account].held);
-		expect(split_allows(&split, stat.proportional),
-		       "buffer %u: proportional are %llu bytes, not %ld to %ld",
-		       buf->number, (unsigned long long)stat.proportional,
-		       split.least, split.most);
-		sum += stat.proportional;
-		slots += resident(buf);
+			if (buffers[n].id[i])
+				pages[buffers[n].id[i]].buffers |= 1U << n;
 	}
-	expect(sum <= held * PAGE && (!all || sum + slots >= held * PAGE),
-	       "proportional: sum is %llu, not %lu", (unsigned long long)sum,
-	       held * PAGE);
+	for (; left; left &= ~family) {
+		family = family_of(__builtin_ctz(left));
+		nr += check_family(family, proportional);
+	}
+	expect(nr == held, "test: %u pages are held, not %u", nr, held);
 }
 
 /* The last reference may be put a little later than a call returns. */
@@ -908,24 +1068,97 @@ static void check_held(void)
 	       cow_param("pages") - pages_before, held);
 }
 
+/* Ask how many of those pages were kept: all, none, or it stays open which. */
+static void decide_accounts(void)
+{
+	struct account *account;
+	unsigned int nr_moved;
+
+	if (!nr_undecided)
+		return;
+	/* Then nothing is about to be freed. */
+	check_held();
+	account = &accounts[undecided_of->account];
+	nr_moved = cow_stat(undecided_of->fd).charged / PAGE - account->held;
+	expect(account->vague || nr_moved <= nr_undecided,
+	       "%d pages more count for the account of buffer %u, not up to %u",
+	       (int)nr_moved, undecided_of->number, nr_undecided);
+	for (unsigned int k = 0; k < nr_undecided; k++) {
+		unsigned int id = undecided[k];
+
+		if (account->vague || (nr_moved && nr_moved != nr_undecided)) {
+			accounts[pages[id].account].vague = true;
+			account->vague = true;
+		} else if (nr_moved) {
+			move_page(id, undecided_of->account);
+		}
+	}
+	nr_undecided = 0;
+}
+
+/* A file of what the mapping is of. */
+static int open_mapped(const struct mapping *map)
+{
+	unsigned long at = (unsigned long)map->p, start, end;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char path[64];
+	int fd;
+
+	expect(maps, "maps: %m");
+	do
+		expect(fscanf(maps, "%lx-%lx%*[^\n]", &start, &end) == 2,
+		       "mapping %u is not in maps", map->number);
+	while (at < start || at >= end);
+	fclose(maps);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", start, end);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	expect(fd >= 0, "%s: %m", path);
+	return fd;
+}
+
+/* Have a file of each buffer of which only mappings are left; the value is of which. */
+static unsigned int open_all_mapped(void)
+{
+	unsigned int opened = 0;
+
+	for (const struct mapping *map = mappings; map < mappings + MAPPINGS; map++) {
+		if (!map->number || map->buf->fd >= 0)
+			continue;
+		map->buf->fd = open_mapped(map);
+		opened |= 1U << (map->buf - buffers);
+	}
+	return opened;
+}
+
+static void close_files(unsigned int opened)
+{
+	for (unsigned int n = 0; n < BUFFERS; n++) {
+		if (!(opened & 1U << n))
+			continue;
+		close(buffers[n].fd);
+		buffers[n].fd = -1;
+	}
+}
+
 static void check_all(void)
 {
+	unsigned int opened = open_all_mapped();
+
 	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++) {
 		if (!buf->number)
 			continue;
 		check_mappings(buf);
-		if (buf->fd < 0)
-			continue;
 		check_file(buf);
 		if (!has(COWMEM_FEATURE_DIFF))
 			continue;
 		for (struct buffer *other = buffers; other <= buf; other++)
-			if (other->fd >= 0)
+			if (other->number)
 				check_diff(buf, other, 0, 8);
 	}
 	check_held();
 	if (has(COWMEM_FEATURE_SHARING))
 		check_sharing();
+	close_files(opened);
 }
 
 /* What an operation touched. */
@@ -959,10 +1192,12 @@ static bool run_create(const struct op *op)
 
 	if (!buf)
 		return false;
-	fd = cow_create(op->length, "model");
+	fd = cow_create_flags(op->length, "model",
+			      op->flags ? COWMEM_PINNABLE : 0);
 	expect(fd >= 0, "%s", strerror(-fd));
 	accounts[++nr_accounts].limit = NO_LIMIT;
 	add_buffer(buf, op->to, fd, false, nr_accounts, op->length);
+	buf->pinnable = op->flags;
 	return true;
 }
 
@@ -973,6 +1208,56 @@ static void unmap(struct mapping *map)
 	remove_if_unused(map->buf);
 }
 
+/* Another file of what @fd is a file of. */
+static int open_again(int fd, bool readonly)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return result(open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+}
+
+/* Through its path, or with FILE, which does not give more than the handle has. */
+static bool run_reopen(const struct op *op)
+{
+	bool readonly = !(op->flags & 1), by_ioctl = op->flags & 2;
+	struct buffer *buf = handle(op->a);
+	int fd, err = 0;
+
+	if (!buf)
+		return false;
+	if (!readonly && buf->frozen)
+		err = -EPERM;
+	else if (!readonly && by_ioctl && is_readonly(buf, op))
+		err = -EACCES;
+	if (by_ioctl)
+		fd = cow_file(file_of(buf, op), readonly ? COWMEM_RDONLY : 0);
+	else
+		fd = open_again(file_of(buf, op), readonly);
+	expect(err ? fd == err : fd >= 0, "%d, not %d", fd, err);
+	if (err)
+		return true;
+	if (buf->second >= 0)
+		close(buf->second);
+	buf->second = fd;
+	buf->second_readonly = readonly;
+	return true;
+}
+
+enum { CLOSE_ALL, CLOSE_UNMAP, CLOSE_FIRST };
+
+/* The second takes its place. */
+static bool close_first(struct buffer *buf)
+{
+	if (buf->second < 0)
+		return false;
+	close(buf->fd);
+	buf->fd = buf->second;
+	buf->readonly = buf->second_readonly;
+	buf->second = -1;
+	return true;
+}
+
 /* Its mappings live on, if they are not unmapped too. */
 static bool run_close(const struct op *op)
 {
@@ -980,11 +1265,15 @@ static bool run_close(const struct op *op)
 
 	if (!buf)
 		return false;
+	if (op->flags == CLOSE_FIRST)
+		return close_first(buf);
+	if (buf->second >= 0)
+		close(buf->second);
 	close(buf->fd);
-	buf->fd = -1;
+	buf->fd = buf->second = -1;
 	remove_if_unused(buf);
 	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
-		if (op->flags && map->number && map->buf == buf)
+		if (op->flags == CLOSE_UNMAP && map->number && map->buf == buf)
 			unmap(map);
 	return true;
 }
@@ -1001,8 +1290,7 @@ static bool run_limit(const struct op *op)
 	account->limit = op->length;
 	if (account->limit != NO_LIMIT)
 		account->limit += account->held;
-	err = cow_limit(buf->fd, account->limit == NO_LIMIT ? COWMEM_NO_LIMIT :
-							      account->limit * PAGE);
+	err = cow_limit(file_of(buf, op), limit_in_bytes(account));
 	expect(!err, "%s", strerror(-err));
 	return true;
 }
@@ -1029,10 +1317,11 @@ static bool run_snapshot(const struct op *op)
 
 	if (!from || !free_buffer() || !snapshot_range(from, op, &length))
 		return false;
+	fd = file_of(from, op);
 	if (op->offset || op->length)
-		fd = cow_snapshot_range(from->fd, flags, op->offset, op->length);
+		fd = cow_snapshot_range(fd, flags, op->offset, op->length);
 	else
-		fd = cow_snapshot(from->fd, flags);
+		fd = cow_snapshot(fd, flags);
 	expect(fd >= 0, "%s", strerror(-fd));
 	add_snapshot(op->to, from, fd, !flags, op->offset, length);
 	return true;
@@ -1072,7 +1361,7 @@ static bool run_group(const struct op *op)
 		return false;
 	for (unsigned int k = 0; k < nr; k++)
 		members[k] = (struct cowmem_member){
-			.fd = from[k]->fd,
+			.fd = file_of(from[k], op),
 			.snapshot_fd = -1,
 			.offset = op->offset < from[k]->size ? op->offset : 0,
 		};
@@ -1126,11 +1415,12 @@ static bool run_restore(const struct op *op)
 	    op->source + op->length > page_down(from->size))
 		return false;
 	if (whole)
-		err = cow_restore(buf->fd, from->fd, flags);
+		err = cow_restore(file_of(buf, op), file_of(from, op), flags);
 	else
-		err = cow_restore_range(buf->fd, op->offset, from->fd,
-					op->source, op->length, flags);
-	if (refused(buf, err))
+		err = cow_restore_range(file_of(buf, op), op->offset,
+					file_of(from, op), op->source,
+					op->length, flags);
+	if (refused(buf, op, err))
 		return true;
 	if (buf == from && (whole || overlap(op->offset, op->source, op->length))) {
 		/* The contract does not say if that of the whole overlaps. */
@@ -1172,9 +1462,10 @@ static bool run_mmap(const struct op *op)
 
 	if (!buf || !map)
 		return false;
-	p = mmap(NULL, op->length, prot, map_flags[op->flags], buf->fd, op->offset);
-	if (buf->frozen && shared && prot == RW) {
-		expect(p == MAP_FAILED && errno == EACCES, "frozen, but writable");
+	p = mmap(NULL, op->length, prot, map_flags[op->flags],
+		 file_of(buf, op), op->offset);
+	if (is_readonly(buf, op) && shared && prot == RW) {
+		expect(p == MAP_FAILED && errno == EACCES, "read-only, but writable");
 		return true;
 	}
 	expect(p != MAP_FAILED, "%m");
@@ -1185,6 +1476,8 @@ static bool run_mmap(const struct op *op)
 	map->nr = page_of(op->length);
 	map->prot = prot;
 	map->shared = shared;
+	map->readonly = shared && is_readonly(buf, op);
+	map->greedy = shared && buf->pinnable && !map->readonly;
 	map->split = false;
 	memset(map->own, 0, sizeof(map->own));
 	return true;
@@ -1209,8 +1502,8 @@ static bool run_protect(const struct op *op)
 	if (!map)
 		return false;
 	err = result(mprotect(map->p, map->nr * PAGE, prot));
-	if (map->shared && map->buf->frozen && prot == RW) {
-		expect(err == -EACCES, "frozen, but writable: %ld", err);
+	if (map->readonly && prot == RW) {
+		expect(err == -EACCES, "read-only, but writable: %ld", err);
 		return true;
 	}
 	expect(!err, "%s", strerror(-err));
@@ -1315,20 +1608,30 @@ static bool run_load(const struct op *op)
 	if (!map || map->prot == PROT_NONE || end > map->nr * PAGE)
 		return false;
 	for (; at < end; at = next) {
-		const uint8_t *want = view(map, page_of(at));
-
 		next = least_of(end, page_down(at) + PAGE);
-		if (want)
-			same(map->p + at, want + at % PAGE, at, next - at,
-			     "load of mapping", op->map);
-		else
-			expect(!try_copy(scratch, map->p + at, next - at),
-			       "offset %u is beyond the end, but readable", at);
+		load(map, at, next - at);
 	}
 	return true;
 }
 
-/* One store through each mapping that may: the child does what the parent expects. */
+/*
+ * Everything through each mapping that can be read: the child does what the
+ * parent expects.
+ */
+static void fork_loads(bool child)
+{
+	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++) {
+		if (!map->number || map->prot == PROT_NONE)
+			continue;
+		if (child)
+			check_mapping(map);
+		for (unsigned int i = 0; i < map->nr && !child; i++)
+			if (room_to_load(map, i) == WORKS)
+				load_page(map, i);
+	}
+}
+
+/* One store through each mapping that may: likewise. */
 static void fork_stores(const struct op *op, bool child)
 {
 	for (struct mapping *map = mappings; map < mappings + MAPPINGS; map++) {
@@ -1355,13 +1658,10 @@ static void fork_stores(const struct op *op, bool child)
 static void __attribute__((noreturn)) fork_child(const struct op *op)
 {
 	alarm(60);
-	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++)
-		if (op->load && buf->number)
-			check_mappings(buf);
+	if (op->load)
+		fork_loads(true);
 	fork_stores(op, true);
-	for (struct buffer *buf = buffers; buf < buffers + BUFFERS; buf++)
-		if (buf->number)
-			check_mappings(buf);
+	fork_loads(true);
 	_exit(0);
 }
 
@@ -1381,7 +1681,10 @@ static bool run_fork(const struct op *op)
 	for (const struct mapping *map = mappings; map < mappings + MAPPINGS; map++)
 		if (map->number)
 			touch(map->buf);
+	if (op->load)
+		fork_loads(false);
 	fork_stores(op, false);
+	fork_loads(false);
 	return true;
 }
 
@@ -1397,10 +1700,39 @@ static bool run_read(const struct op *op)
 		return false;
 	if (op->offset < buf->size)
 		want = least_of(op->length, buf->size - op->offset);
-	ret = result(pread(buf->fd, scratch, op->length, op->offset));
+	ret = result(pread(file_of(buf, op), scratch, op->length, op->offset));
 	expect(ret == want, "%ld, not %u", ret, want);
 	same(scratch, buf->data + op->offset, op->offset, want, "read of buffer",
 	     op->a);
+	return true;
+}
+
+/* Where the first page is, or the first hole, of which the end is the last. */
+static long seek(const struct buffer *buf, unsigned int offset, bool hole)
+{
+	unsigned int i = page_of(offset);
+
+	if (offset >= buf->size)
+		return -ENXIO;
+	while (i < end_page(buf) && !buf->id[i] != hole)
+		i++;
+	if (i == end_page(buf))
+		return hole ? (long)buf->size : -ENXIO;
+	return i * PAGE > offset ? i * PAGE : offset;
+}
+
+static bool run_seek(const struct op *op)
+{
+	struct buffer *buf = handle(op->a);
+	bool hole = op->flags;
+	long ret;
+
+	if (!buf)
+		return false;
+	ret = result(lseek(file_of(buf, op), op->offset,
+			   hole ? SEEK_HOLE : SEEK_DATA));
+	expect(ret == seek(buf, op->offset, hole), "%ld, not %ld", ret,
+	       seek(buf, op->offset, hole));
 	return true;
 }
 
@@ -1436,8 +1768,8 @@ static bool run_write(const struct op *op)
 	dirty = tail_dirty(buf);
 	need = need_to_zero(buf, size, tail);
 	fill(scratch, op->offset, op->length, op->value);
-	ret = result(pwrite(buf->fd, scratch, op->length, op->offset));
-	if (refused(buf, ret))
+	ret = result(pwrite(file_of(buf, op), scratch, op->length, op->offset));
+	if (refused(buf, op, ret))
 		return true;
 	if (ret == -ENOSPC)
 		need.most += needs_page(buf, page_of(op->offset));
@@ -1474,8 +1806,8 @@ static bool run_truncate(const struct op *op)
 		to = from;
 	dirty = !shrink && tail_dirty(buf);
 	need = need_to_zero(buf, from, to);
-	ret = result(ftruncate(buf->fd, op->length));
-	if (refused(buf, ret) || !worked(buf, ret, need))
+	ret = result(ftruncate(file_of(buf, op), op->length));
+	if (refused(buf, op, ret) || !worked(buf, ret, need))
 		return true;
 	buf->size = op->length;
 	for (unsigned int i = end_page(buf); i < PAGES; i++)
@@ -1582,8 +1914,8 @@ static bool run_fallocate(const struct op *op)
 		need.least += part.least;
 		need.most += part.most;
 	}
-	ret = result(fallocate(buf->fd, mode, op->offset, op->length));
-	if (refused(buf, ret))
+	ret = result(fallocate(file_of(buf, op), mode, op->offset, op->length));
+	if (refused(buf, op, ret))
 		return true;
 	if (!worked(buf, ret, need)) {
 		only_tail_changed(buf, tail, dirty);
@@ -1630,9 +1962,9 @@ static bool run_clone(const struct op *op)
 	if (buf == from && tail_ambiguous(buf, tail, dirty))
 		return false;
 	need = need_to_zero(buf, size, tail);
-	ret = cow_clone_range(buf->fd, op->offset, from->fd, op->source,
-			      op->length);
-	if (refused(buf, ret))
+	ret = cow_clone_range(file_of(buf, op), op->offset, file_of(from, op),
+			      op->source, op->length);
+	if (refused(buf, op, ret))
 		return true;
 	if (buf == from && overlap(op->offset, op->source, op->length)) {
 		expect(ret == -EINVAL, "overlaps: %ld", ret);
@@ -1648,6 +1980,19 @@ static bool run_clone(const struct op *op)
 	restore_pages(buf, page_of(op->offset), from, page_of(op->source),
 		      page_of(page_up(op->length)), false);
 	return true;
+}
+
+/* Pages that are shared whole need none; those of which bytes are copied may. */
+static struct need need_to_copy(const struct buffer *buf, const struct op *op,
+				unsigned int length)
+{
+	struct need need = need_to_zero(buf, buf->size, tail_end(buf, op->offset));
+
+	need.least = 0;
+	for (unsigned int at = op->offset; at < op->offset + length;
+	     at = page_down(at) + PAGE)
+		need.most += needs_page(buf, page_of(at));
+	return need;
 }
 
 /* Pages that lie alike in both may be shared. */
@@ -1681,15 +2026,15 @@ static bool run_copy(const struct op *op)
 		return false;
 	if (op->source < from->size)
 		want = least_of(op->length, from->size - op->source);
-	ret = result(copy_file_range(from->fd, &source, buf->fd, &offset,
-				     op->length, 0));
-	if (refused(buf, ret))
+	need = need_to_copy(buf, op, want);
+	ret = result(copy_file_range(file_of(from, op), &source,
+				     file_of(buf, op), &offset, op->length, 0));
+	if (refused(buf, op, ret))
 		return true;
 	if (buf == from && overlap(op->offset, op->source, want)) {
 		expect(ret == -EINVAL, "overlaps: %ld", ret);
 		return true;
 	}
-	need = (struct need){ 0, page_of(op->length) + 3 };
 	if (!worked(buf, ret, need)) {
 		only_tail_changed(buf, tail, dirty);
 		return true;
@@ -1736,14 +2081,14 @@ static bool run_dedupe(const struct op *op)
 	    op->offset + op->length > buf->size)
 		return false;
 	same = !memcmp(buf->data + op->offset, from->data + op->source, op->length);
-	arg.info.dest_fd = buf->fd;
-	expect(!ioctl(from->fd, FIDEDUPERANGE, &arg), "%m");
+	arg.info.dest_fd = file_of(buf, op);
+	expect(!ioctl(file_of(from, op), FIDEDUPERANGE, &arg), "%m");
 	if (buf == from && overlap(op->offset, op->source, op->length)) {
 		expect(arg.info.status < 0, "overlaps: %d", arg.info.status);
 		return true;
 	}
 	/* Root may dedupe what it cannot write; the content stays. */
-	if (buf->frozen && arg.info.status < 0)
+	if (is_readonly(buf, op) && arg.info.status < 0)
 		return true;
 	/* What a mapping shows behind its end may not change either. */
 	if (buf->frozen && op->length % PAGE &&
@@ -1770,8 +2115,12 @@ static const struct kind {
 	const char *text;
 	const char *flags[7];
 } kinds[NR_KINDS] = {
-	[CREATE] = { run_create, 20, 0, "create %t: %l bytes" },
-	[CLOSE] = { run_close, 120, 0, "close %a%f", { "", ", munmap all" } },
+	[CREATE] = { run_create, 20, 0, "create %t: %l bytes%f",
+		     { "", ", pinnable" } },
+	[REOPEN] = { run_reopen, 40, 0, "second file of %a: %f",
+		     { "open, r", "open, rw", "FILE, r", "FILE, rw" } },
+	[CLOSE] = { run_close, 125, 0, "close %a%f",
+		    { "", ", munmap all", ", first file" } },
 	[MMAP] = { run_mmap, 70, 0, "mmap %m: %f of %a, %l at %o",
 		   { "shared r", "shared rw", "private r", "private rw" } },
 	[MUNMAP] = { run_munmap, 30, 0, "munmap %m" },
@@ -1786,6 +2135,7 @@ static const struct kind {
 	[LOAD] = { run_load, 50, 0, "load from %m: %l at %o" },
 	[READ] = { run_read, 30, 0, "read %a: %l at %o" },
 	[WRITE] = { run_write, 110, 0, "write %a: %l at %o, value %v" },
+	[SEEK] = { run_seek, 25, 0, "lseek %a: %f from %o", { "DATA", "HOLE" } },
 	[FORK] = { run_fork, 5, 0, "fork: store %l at %o, value %v" },
 	[SNAPSHOT] = { run_snapshot, 180, 0, "snapshot of %a to %t: %f, %l at %o",
 		       { "frozen", "writable" } },
@@ -1860,7 +2210,8 @@ static void print_op(const struct op *op)
 			fputc(*p, out);
 	}
 	fclose(out);
-	ksft_print_msg("  %s%s\n", line, op->load ? "; load all" : "");
+	ksft_print_msg("  %s%s%s\n", line, op->second ? "; second file" : "",
+		       op->load ? "; load all" : "");
 }
 
 /* --------------------------------------------------------------- the generator */
@@ -2146,7 +2497,8 @@ static bool make_pair_op(struct op *op)
 
 static bool make_file_op(struct op *op)
 {
-	const struct buffer *buf = any_buffer(op->kind != CLOSE && any(16));
+	const struct buffer *buf = any_buffer(op->kind != CLOSE &&
+					      op->kind != REOPEN && any(16));
 	unsigned int end;
 
 	if (!buf)
@@ -2169,10 +2521,19 @@ static bool make_file_op(struct op *op)
 			end = least_of(end, page_up(buf->size));
 		op->length = end - op->offset;
 		return end > op->offset;
+	case REOPEN:
+		op->flags = any(8) ? any(2) * 2 + 1 : any(4);
+		return true;
+	case SEEK:
+		op->flags = any(2);
+		op->offset = any_offset(buf->size);
+		return true;
 	case CLOSE:
+		op->flags = any(6) ? CLOSE_UNMAP : CLOSE_ALL;
+		if (buf->second >= 0 && any(2))
+			op->flags = CLOSE_FIRST;
 		/* Rather not what took so many operations to come about. */
-		op->flags = !!any(6);
-		return !is_mapped(buf) || !any(4);
+		return op->flags == CLOSE_FIRST || !is_mapped(buf) || !any(4);
 	default:
 		any_file_range(op, buf);
 		return true;
@@ -2207,7 +2568,11 @@ static bool make_unlimit(struct op *op)
 
 static bool make_op(struct op *op)
 {
-	*op = (struct op){ .value = any(3) ? any(256) : any(3), .load = any(2) };
+	*op = (struct op){
+		.value = any(3) ? any(256) : any(3),
+		.load = any(2),
+		.second = any(2),
+	};
 	if (make_unlimit(op))
 		return true;
 	if (!any(32))
@@ -2220,6 +2585,8 @@ static bool make_op(struct op *op)
 	case CREATE:
 		op->length = any_size();
 		op->to = ++last_buffer;
+		/* Most: it is lost on the way through frozen snapshots. */
+		op->flags = any(4) && has(COWMEM_FEATURE_PINNABLE);
 		return free_buffer();
 	case FORK:
 		op->offset = any(LENGTH);
@@ -2253,6 +2620,7 @@ static void step(const struct op *op)
 	if (!kinds[op->kind].run(op))
 		return;
 	run->applied[op->kind]++;
+	decide_accounts();
 	check_touched(op->load);
 }
 
@@ -2271,8 +2639,10 @@ static void run_ops(const struct op *ops, unsigned int nr)
 		step(ops ? &ops[i] : &run->ops[i]);
 		if (i % 16 == 15)
 			check_held();
-		if (i % 64 == 63)
+		if (check_every && i % check_every == check_every - 1) {
 			check_all();
+			alarm(HANGS);
+		}
 	}
 	check_all();
 }
@@ -2342,6 +2712,38 @@ static unsigned int leave_out(struct op *to, const struct op *ops,
 	return at + left;
 }
 
+static struct op simpler(struct op op, int how)
+{
+	switch (how) {
+	case 0:
+		op.load = false;
+		break;
+	case 1:
+		op.second = false;
+		break;
+	default:
+		/* Not pinnable. */
+		if (op.kind == CREATE)
+			op.flags = 0;
+	}
+	return op;
+}
+
+/* Do without what does not matter in an operation that does. */
+static void simplify(struct op *ops, unsigned int nr, time_t end)
+{
+	for (unsigned int i = 0; i < nr && time(NULL) < end; i++) {
+		for (int how = 0; how < 3; how++) {
+			struct op op = ops[i];
+
+			ops[i] = simpler(op, how);
+			if (memcmp(&ops[i], &op, sizeof(op)) &&
+			    program_works(ops, nr, 0))
+				ops[i] = op;
+		}
+	}
+}
+
 /* Leave out what can be, in ever smaller parts; the value is what is left. */
 static unsigned int shrink(struct op *ops, unsigned int nr)
 {
@@ -2368,6 +2770,7 @@ static unsigned int shrink(struct op *ops, unsigned int nr)
 			again = true;
 		}
 	}
+	simplify(ops, nr, end);
 	return nr;
 }
 
@@ -2405,12 +2808,13 @@ static unsigned long number_from(const char *name, unsigned long standard)
 	return text ? strtoul(text, NULL, 0) : standard;
 }
 
-static void test_model(unsigned long seed, unsigned long nr)
+static void test_model(unsigned long seed, unsigned long nr, unsigned int every)
 {
 	unsigned long done, part;
 	uint64_t next = seed;
 	bool works = true;
 
+	check_every = every;
 	for (done = 0; works && done < nr; done += part) {
 		part = nr - done < PROGRAM ? nr - done : PROGRAM;
 		works = program_works(NULL, part, next);
@@ -2419,7 +2823,9 @@ static void test_model(unsigned long seed, unsigned long nr)
 		else if (++next % 32 == 0)
 			ksft_print_msg("%lu operations\n", done + part);
 	}
-	ksft_test_result(works, "model: %lu operations, seed %lu\n", nr, seed);
+	ksft_test_result(works,
+			 "model: %lu operations, seed %lu, all checked every %u\n",
+			 nr, seed, every);
 }
 
 /* A random program that never does something tests nothing of it. */
@@ -2449,6 +2855,7 @@ static void test_checker(void)
 	unsigned int left = PROGRAM;
 	uint64_t seed;
 
+	check_every = CHECK;
 	ignore_cow = true;
 	/* Not every program can be cut down as far. */
 	for (seed = 1; seed <= 8 && left > 6; seed++)
@@ -2463,6 +2870,7 @@ int main(void)
 {
 	unsigned long seed = number_from("COWMEM_MODEL_SEED", 1);
 	unsigned long nr = number_from("COWMEM_MODEL_OPS", 2 * PROGRAM);
+	unsigned long every = number_from("COWMEM_MODEL_CHECK", CHECK);
 	struct cowmem_query query = { .size = sizeof(query) };
 	int fd = cow_open();
 
@@ -2475,8 +2883,9 @@ int main(void)
 	run = mmap(NULL, sizeof(*run), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (run == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %m\n");
-	ksft_set_plan(3);
-	test_model(seed, nr);
+	ksft_set_plan(4);
+	test_model(seed, nr, every);
+	test_model(seed + (nr + PROGRAM - 1) / PROGRAM, (nr + SLICE - 1) / SLICE, 1);
 	test_coverage(nr);
 	test_checker();
 	if (ksft_get_fail_cnt())
