@@ -13,7 +13,7 @@ kernel=$1
 shift
 root=$("$here/kernel.sh" "$kernel")
 variant=$(printf '%s' "$@" | tr -d '=1' | tr '[:upper:]' '[:lower:]')
-dir=${COWMEM_BUILD:-$top/build}/$kernel${variant:+-$variant}
+dir=${COWMEM_BUILD:-$top/build}/${kernel##*/}${variant:+-$variant}
 
 mkdir -p "$dir"
 exec 9>"$dir/.lock"

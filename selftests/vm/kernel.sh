@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# usage: kernel.sh 6.1 | 6.12 | debug | source
+# usage: kernel.sh 6.1 | 6.12 | debug | source | DIRECTORY
 #
 # Print the directory of a kernel, made if it is not there:
 #
@@ -11,7 +11,8 @@
 #
 # 6.1 and 6.12 are Debian's own, unpacked, not installed: what this machine boots
 # is none of our business.  debug is built from Debian's linux-source-6.12 with
-# debug.config (8 minutes on 2 cores), source is that source.
+# debug.config (8 minutes on 2 cores), source is that source.  A directory, which
+# has a / in its name, is any other kernel: one that has the first three of these.
 # Everything is kept in $COWMEM_CACHE (default ~/.cache/cowmem).
 set -eu
 # A command that fails inside $(...) as well.
@@ -155,7 +156,7 @@ debug() {
 }
 
 # One at a time: two runs may want the same one.
-exec 9>"$cache/lock-$name"
+exec 9>"$cache/lock-${name##*/}"
 flock 9
 
 case $name in
@@ -163,8 +164,11 @@ case $name in
 6.12)	stock 6.12-amd64 6.12 ;;
 debug)	debug ;;
 source)	source_tree ;;
+*/*)
+    realpath "$name"
+    ;;
 *)
-    say "unknown kernel $name: 6.1, 6.12, debug or source"
+    say "unknown kernel $name: 6.1, 6.12, debug, source or a directory"
     exit 1
     ;;
 esac
