@@ -110,18 +110,24 @@ loff_t cowmem_remap_file_range(struct file *in, loff_t pos_in,
 static int copy_bytes(const struct cowmem_copy *copy)
 {
 	struct cowmem_buffer *buf = copy->buf;
+	pgoff_t to = copy->offset >> PAGE_SHIFT;
+	pgoff_t from = copy->source_offset >> PAGE_SHIFT;
 	struct cowmem_reserve reserve = { };
-	struct page *src, *dst;
+	struct page *src = NULL, *dst;
+	bool within;
 	int err;
 
-	src = cowmem_buffer_read(copy->source, copy->source_offset >> PAGE_SHIFT);
+	/* In one page: with a reference of our own, somebody would hold it. */
+	within = buf == copy->source && to == from;
+	if (!within)
+		src = cowmem_buffer_read(copy->source, from);
 	if (IS_ERR(src))
 		return PTR_ERR(src);
-	err = cowmem_buffer_own(buf, copy->offset >> PAGE_SHIFT, NULL, false,
-				&reserve, &dst);
+	err = cowmem_buffer_own(buf, to, NULL, false, &reserve, &dst);
 	if (!err) {
-		if (src)
-			memcpy_page(dst, offset_in_page(copy->offset), src,
+		if (src || within)
+			memcpy_page(dst, offset_in_page(copy->offset),
+				    within ? dst : src,
 				    offset_in_page(copy->source_offset),
 				    copy->length);
 		else
@@ -129,7 +135,7 @@ static int copy_bytes(const struct cowmem_copy *copy)
 				     copy->length);
 		if (copy->offset + copy->length > i_size_read(&buf->inode))
 			i_size_write(&buf->inode, copy->offset + copy->length);
-		cowmem_buffer_unlock(buf, copy->offset >> PAGE_SHIFT);
+		cowmem_buffer_unlock(buf, to);
 	}
 	cowmem_reserve_release(&reserve);
 	if (src)

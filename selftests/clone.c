@@ -1632,6 +1632,22 @@ TEST_F(pair, stores_to_the_source_meanwhile_are_before_or_after)
 	memcpy(self->dst.want + offset, &cloned, sizeof(cloned));
 }
 
+TEST_F(pair, copy_within_a_page_does_not_copy_the_page)
+{
+	int snap = cow_snapshot(self->src.fd, 0);
+	struct cowmem_stat before, now;
+
+	ASSERT_GE(snap, 0);
+	close(snap);
+	before = cow_stat(self->src.fd);
+	EXPECT_EQ(50, buffer_copy(&self->src, 3 * PAGE + 100, &self->src,
+				  3 * PAGE + 2000, 50));
+	now = cow_stat(self->src.fd);
+	EXPECT_EQ(before.reused + 1, now.reused);
+	EXPECT_EQ(before.copied, now.copied);
+	EXPECT_EQ(before.held, now.held);
+}
+
 /* A buffer whose size another thread changes all the time. */
 struct resizer {
 	int fd;

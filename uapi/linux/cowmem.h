@@ -421,7 +421,7 @@ struct cowmem_limit {
  *	at one offset, and no other does (USS)
  * @proportional: out: with COWMEM_SHARING: bytes, each page split among the
  *	buffers that reach it (PSS), rounded down; the sum over all buffers is
- *	the bytes of pages held, short by less than one byte for each buffer,
+ *	the bytes of pages held, short by at most one byte for each buffer,
  *	whenever nothing changes meanwhile
  * @index: out: with COWMEM_SHARING: bytes of the buffer's page index that no
  *	other buffer shares
