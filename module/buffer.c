@@ -36,6 +36,7 @@ int cowmem_buffer_init(struct cowmem_buffer *buf, struct cowmem_buffer *origin)
 	buf->frozen = false;
 	buf->pinnable = false;
 	buf->holes_mapped = false;
+	buf->waiting = 0;
 	atomic_long_set(&buf->faults, 0);
 	atomic_long_set(&buf->filled, 0);
 	atomic_long_set(&buf->copied, 0);
@@ -109,9 +110,16 @@ void cowmem_buffers_unlock(struct cowmem_buffer **bufs, unsigned int nr)
 		mutex_unlock(&many_mutex);
 }
 
+/* By leaf: who prunes one must not meet who is about to store below it. */
+static unsigned int leaf_nr(struct cowmem_buffer *buf, pgoff_t index)
+{
+	return ((buf->tree.base + index) >> COWMEM_NODE_SHIFT) %
+	       COWMEM_LEAF_LOCKS;
+}
+
 static struct mutex *leaf_lock(struct cowmem_buffer *buf, pgoff_t index)
 {
-	return &buf->leaf[(index >> COWMEM_NODE_SHIFT) % COWMEM_LEAF_LOCKS];
+	return &buf->leaf[leaf_nr(buf, index)];
 }
 
 int cowmem_buffer_lock(struct cowmem_buffer *buf, pgoff_t index)
@@ -241,23 +249,14 @@ static void page_replaced(struct cowmem_buffer *buf, pgoff_t index,
 	}
 }
 
-/*
- * What was missing under the locks: -EAGAIN nodes, -ENOMEM a page; -EBUSY time:
- * there is no room for a copy, and none is needed once nobody reads the page or
- * waits with it in a fault.
- */
+/* What was missing under the locks: -EAGAIN nodes, -ENOMEM a page. */
 static int reserve_missing(struct cowmem_reserve *reserve, int err)
 {
 	if (err == -EAGAIN)
 		return cowmem_reserve_fill(reserve);
 	if (err == -ENOMEM)
 		return cowmem_reserve_pages(reserve, 1);
-	if (err != -EBUSY)
-		return err;
-	if (reserve->waited++ == MAX_WAITS)
-		return -ENOSPC;
-	schedule_timeout_killable(1);
-	return 0;
+	return err;
 }
 
 static int page_own(struct cowmem_buffer *buf, pgoff_t index,
@@ -300,33 +299,54 @@ static int page_own(struct cowmem_buffer *buf, pgoff_t index,
 	return 0;
 }
 
+/*
+ * There is no room for a copy, and none is needed once nobody reads the page or
+ * has it in a fault: wait a little.  Of those who wait with a reference to it
+ * all but one have to let go.
+ */
+static int wait_unheld(struct cowmem_buffer *buf, pgoff_t index,
+		       struct page *known, unsigned int *waits)
+{
+	if (!*waits && known &&
+	    test_and_set_bit(leaf_nr(buf, index), &buf->waiting))
+		return -EBUSY;
+	if ((*waits)++ == MAX_WAITS)
+		return -ENOSPC;
+	schedule_timeout_killable(1);
+	return 0;
+}
+
 int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 		      struct page *known, bool bounded,
 		      struct cowmem_reserve *reserve, struct page **page)
 {
+	unsigned int waits = 0;
 	int err;
 
 	reserve->account = buf->account;
 	for (;;) {
 		err = cowmem_buffer_lock(buf, index);
 		if (err)
-			return err;
+			break;
 		if (bounded && index >= cowmem_buffer_nr_pages(buf))
 			err = -ERANGE;
 		else
 			err = page_own(buf, index, known, reserve, page);
 		if (!err)
-			return 0;
+			break;
 		cowmem_buffer_unlock(buf, index);
 		if (fatal_signal_pending(current))
-			return -EINTR;
-		/* Others may wait for the reference to @known. */
-		if (err == -EBUSY && known)
-			return err;
-		err = reserve_missing(reserve, err);
+			err = -EINTR;
+		else if (err == -EBUSY)
+			err = wait_unheld(buf, index, known, &waits);
+		else
+			err = reserve_missing(reserve, err);
 		if (err)
-			return err;
+			break;
 	}
+	if (waits && known)
+		clear_bit(leaf_nr(buf, index), &buf->waiting);
+	return err;
 }
 
 int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
@@ -349,8 +369,8 @@ int cowmem_buffer_zero(struct cowmem_buffer *buf, loff_t start, loff_t end,
 			memzero_page(page, offset_in_page(start), end - start);
 		mutex_unlock(leaf_lock(buf, index));
 		retry = err;
-		if (err)
-			err = reserve_missing(reserve, err);
+		/* Not the place to wait: nobody else gets anywhere. */
+		err = err == -EBUSY ? -ENOSPC : reserve_missing(reserve, err);
 	} while (retry && !err);
 	return err;
 }

@@ -117,6 +117,8 @@
  * @pinnable: mappings allow long-term write pins; constant once a file exists
  * @holes_mapped: the zero page may be mapped somewhere; set under the leaf lock
  *	of the hole, never cleared
+ * @waiting: a bit for each of @leaf: a fault waits for others to let go of a page
+ *	that it has a reference to itself
  * @faults: counter, as the following: see struct cowmem_stat
  * @filled: counter
  * @copied: counter
@@ -136,6 +138,7 @@ struct cowmem_buffer {
 	bool frozen;
 	bool pinnable;
 	bool holes_mapped;
+	unsigned long waiting;
 	atomic_long_t faults;
 	atomic_long_t filled;
 	atomic_long_t copied;
@@ -265,7 +268,7 @@ struct page *cowmem_buffer_read(struct cowmem_buffer *buf, pgoff_t index);
  *
  * Context: may sleep; on success snap is held shared, and the leaf lock.
  * Return: 0, -ERANGE (@bounded, and beyond the end), -EIO, -ENOMEM, -ENOSPC,
- * -EINTR, or -EBUSY (@known): to be tried again without that reference.
+ * -EINTR, or -EBUSY (@known): somebody waits for that reference to go.
  */
 int cowmem_buffer_own(struct cowmem_buffer *buf, pgoff_t index,
 		      struct page *known, bool bounded,

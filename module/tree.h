@@ -95,7 +95,6 @@ struct cowmem_tree {
  * @nr_spare: how many
  * @page: list of pages full of zeroes
  * @dead: nodes that lost their last owner, not yet freed
- * @waited: how often, for others to let go of a page
  *
  * Lets a change be made where nothing may sleep: when -EAGAIN says that there
  * was no memory to be had, leave, call cowmem_reserve_fill() and try again.
@@ -106,7 +105,6 @@ struct cowmem_reserve {
 	unsigned int nr_spare;
 	struct page *page;
 	struct cowmem_node *dead;
-	unsigned int waited;
 };
 
 /**

@@ -2157,6 +2157,34 @@ TEST_F(limit, stores_that_need_no_page_do_not_fail_when_processes_race)
 	}
 }
 
+/* In one leaf of the index, whose first place is not that of the buffer. */
+static int race_in_a_leaf(char *p, unsigned int racer)
+{
+	return !store(p, 62 + racer, 'A' + racer);
+}
+
+TEST_F(limit, store_that_fails_takes_nothing_from_one_that_is_under_way)
+{
+	unsigned long nr = 128;
+	char *p[NR_RACERS];
+	int fd, i, round;
+
+	ASSERT_EQ(0, ftruncate(self->fd, (nr + 1) * PAGE));
+	fd = cow_snapshot_range(self->fd, COWMEM_WRITABLE, PAGE, nr * PAGE);
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, punch(fd, 0, nr));
+	for (i = 0; i < NR_RACERS; i++)
+		p[i] = i ? p[0] : cow_map(fd, nr * PAGE, RW);
+	ASSERT_NE(MAP_FAILED, p[0]);
+	ASSERT_EQ(0, limit_pages(fd, held() + 1));
+	for (round = 0; round < 30; round++) {
+		EXPECT_EQ(1, race(p, race_in_a_leaf));
+		ASSERT_EQ(0, punch(fd, 0, nr));
+	}
+	munmap(p[0], nr * PAGE);
+	close(fd);
+}
+
 /* But for roots: at most one for each level. */
 TEST_F(limit, stores_that_fail_leave_no_index)
 {

@@ -1306,6 +1306,26 @@ TEST_F(held, store_that_fails_counts_nothing)
 	EXPECT_TRUE(pipe_has(self->pipefd, value_of(3)));
 }
 
+#ifdef __x86_64__
+/* One instruction that loads and stores. */
+static void move_bytes(char *to, const char *from, size_t length)
+{
+	asm volatile("rep movsb"
+		     : "+D" (to), "+S" (from), "+c" (length) : : "memory");
+}
+
+TEST_F(held, store_that_begins_with_a_load_fails_at_the_LIMIT)
+{
+	char *p = self->p + 3 * PAGE;
+
+	NEED(LIMIT);
+	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));
+	ASSERT_EQ(0, cow_limit(self->fd, cow_stat(self->fd).charged));
+	EXPECT_EQ(SIGBUS, COW_TRY(move_bytes(p + 100, p, 8)));
+	ASSERT_EQ(0, cow_limit(self->fd, COWMEM_NO_LIMIT));
+}
+#endif
+
 TEST_F(held, page_that_the_pipe_gave_back_is_reused)
 {
 	ASSERT_TRUE(hold_page_of_gone_snapshot(self->fd, self->pipefd));

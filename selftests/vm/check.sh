@@ -85,12 +85,12 @@ vms() {
 "$here/packages.sh" || exit 1
 "$here/kernel.sh" source >/dev/null || exit 1
 begin lint "$here/lint.sh"
+begin harness "$here/harness.sh"
 step unit make -s -C "$top" unit
 step readme "$here/readme.sh"
 step dkms "$here/dkms.sh"
 step demo "$here/demo.sh"
-step harness "$here/harness.sh"
-finish lint
+finish lint harness
 "$here/kernel.sh" debug >/dev/null || exit 1
 # Alone on two cores, so that what races on two CPUs does; but for the debug
 # kernel, where most tests keep one of them busy for long.

@@ -50,5 +50,5 @@ says "a kernel that dies" '^not ok - 6.12: fake panic: the VM died or hung'
 # The writer of this demo commits in the midst of a transaction.
 ! DEMO_BREAK=1 "$here/demo.sh" >"$work/out" 2>"$work/log"
 verdict $? "a demo with torn transactions"
-says "what is torn" 'XXX'
+says "what is torn" 'torn transaction'
 exit $status
