@@ -35,3 +35,8 @@ void cowmem_amplify_copy(void)
 {
 	delay_sometimes();
 }
+
+void cowmem_amplify_store(void)
+{
+	delay_sometimes();
+}

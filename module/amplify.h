@@ -14,10 +14,13 @@ void cowmem_amplify_grant(void);
 void cowmem_amplify_revoke(void);
 /* Between reading a shared node and replacing it. */
 void cowmem_amplify_copy(void);
+/* After a path was made, before a page is stored below it. */
+void cowmem_amplify_store(void);
 #else
 static inline void cowmem_amplify_grant(void) { }
 static inline void cowmem_amplify_revoke(void) { }
 static inline void cowmem_amplify_copy(void) { }
+static inline void cowmem_amplify_store(void) { }
 #endif
 
 #endif

@@ -284,6 +284,7 @@ static int page_own(struct cowmem_buffer *buf, pgoff_t index,
 		return PageHWPoison(old) ? -EIO : 0;
 
 	*page = page_to_store(buf, index, old, known, reserve, &held);
+	cowmem_amplify_store();
 	spin_lock(&buf->tree_lock);
 	if (IS_ERR(*page))
 		cowmem_tree_prune(&buf->tree, index, reserve);

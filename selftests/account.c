@@ -2160,7 +2160,16 @@ TEST_F(limit, stores_that_need_no_page_do_not_fail_when_processes_race)
 /* In one leaf of the index, whose first place is not that of the buffer. */
 static int race_in_a_leaf(char *p, unsigned int racer)
 {
-	return !store(p, 62 + racer, 'A' + racer);
+	unsigned long index = 62 + racer;
+	int i, stored = 0;
+
+	for (i = 0; i < 100; i++) {
+		if (store(p, index, 'A' + racer))
+			continue;
+		stored = 1;
+		madvise(p + index * PAGE, PAGE, MADV_REMOVE);
+	}
+	return stored;
 }
 
 TEST_F(limit, store_that_fails_takes_nothing_from_one_that_is_under_way)
@@ -2177,9 +2186,9 @@ TEST_F(limit, store_that_fails_takes_nothing_from_one_that_is_under_way)
 		p[i] = i ? p[0] : cow_map(fd, nr * PAGE, RW);
 	ASSERT_NE(MAP_FAILED, p[0]);
 	ASSERT_EQ(0, limit_pages(fd, held() + 1));
-	for (round = 0; round < 30; round++) {
-		EXPECT_EQ(1, race(p, race_in_a_leaf));
-		ASSERT_EQ(0, punch(fd, 0, nr));
+	for (round = 0; round < 5; round++) {
+		EXPECT_LE(1, race(p, race_in_a_leaf));
+		EXPECT_EQ(0, pages_of(fd));
 	}
 	munmap(p[0], nr * PAGE);
 	close(fd);
