@@ -7,6 +7,8 @@ here=$(dirname "$(realpath "$0")")
 top=$(realpath "$here/../..")
 logs=$top/build/logs
 mkdir -p "$logs"
+red=$logs/red
+: >"$red"
 passed=0 failed=0 skipped=0
 started=$SECONDS
 
@@ -25,8 +27,11 @@ verdict() {
         ok=1
     elif [ "$not_ok" -eq 0 ] && [ "$status" -ne 0 ]; then
         not_ok=1
-        echo "not ok - $name: exit status $status"
-        echo "# rerun: $*"
+        echo "not ok - $name: exit status $status" | tee -a "$log"
+    fi
+    if [ "$not_ok" -gt 0 ]; then
+        grep -q '^# rerun: ' "$log" || echo "# rerun: $*" | tee -a "$log"
+        grep -hE -B 10 '^not ok |^# rerun: ' "$log" >>"$red"
     fi
     passed=$((passed + ok)) failed=$((failed + not_ok)) skipped=$((skipped + skip))
     echo "== $name: $ok passed, $not_ok failed, $skip skipped, $seconds s"
@@ -82,8 +87,27 @@ vms() {
     finish "$@"
 }
 
-"$here/packages.sh" || exit 1
-"$here/kernel.sh" source >/dev/null || exit 1
+# Once more what was red, where it is seen.
+finale() {
+    [ ! -s "$red" ] || { echo "== red"; cat "$red"; }
+    echo "All tests: $(((SECONDS - started + 59) / 60)) minutes"
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+}
+
+# need COMMAND...: without it there is no use in going on.
+need() {
+    "$@" >/dev/null && return
+    echo "not ok - $*" | tee -a "$red"
+    failed=$((failed + 1))
+    finale
+    exit 1
+}
+
+need "$here/packages.sh"
+need "$here/kernel.sh" source
+# Where it is not there yet, and with what the others leave of the CPUs.
+begin kernel nice -n 19 "$here/kernel.sh" debug
 begin lint "$here/lint.sh"
 begin harness "$here/harness.sh"
 step unit make -s -C "$top" unit
@@ -91,13 +115,11 @@ step readme "$here/readme.sh"
 step dkms "$here/dkms.sh"
 step demo "$here/demo.sh"
 finish lint harness
-"$here/kernel.sh" debug >/dev/null || exit 1
 # Alone on two cores, so that what races on two CPUs does; but for the debug
 # kernel, where most tests keep one of them busy for long.
 vms 6.12
 vms 6.1
+finish kernel
 vms debug-1 debug-2
 vms debug-two
-echo "All tests: $(((SECONDS - started + 59) / 60)) minutes"
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+finale

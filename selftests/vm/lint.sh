@@ -47,7 +47,7 @@ verdict "kernel-doc -none -Wall" "$work/log"
 : >"$work/log"
 for patch in "$top"/selftests/mutants/*.patch; do
     grep -q '^Shows: .' "$patch" || echo "$patch: no Shows:" >>"$work/log"
-    patch -s --dry-run -d "$top" -p1 <"$patch" >>"$work/log" 2>&1 || true
+    patch -s -F0 --dry-run -d "$top" -p1 <"$patch" >>"$work/log" 2>&1 || true
 done
 verdict "the mutants apply" "$work/log"
 exit $status
