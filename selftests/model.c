@@ -140,6 +140,7 @@ static struct mapping mappings[MAPPINGS];
 static struct page_of_model pages[64 * PROGRAM];
 static struct account accounts[PROGRAM + 1];
 static unsigned int nr_pages, nr_accounts, held;
+static unsigned int node_slots = 64;
 static unsigned int nr_slots = PAGES;	/* places that an index may have to reach */
 static unsigned int touched;	/* a bit for each buffer */
 /* Pages of one buffer that may count for its account now, or still for another. */
@@ -932,12 +933,12 @@ static unsigned int nr_places(const struct buffer *buf, unsigned int id,
 	return places;
 }
 
-/* Levels of nodes, of 64 slots each, and the page itself. */
+/* Levels of nodes, and the page itself. */
 static unsigned int split_steps(void)
 {
 	unsigned int steps = 2, reach;
 
-	for (reach = 64; reach < nr_slots; reach *= 64)
+	for (reach = node_slots; reach < nr_slots; reach *= node_slots)
 		steps++;
 	return steps;
 }
@@ -2866,7 +2867,8 @@ static void test_checker(void)
 			 "model that ignores copy-on-write is found out\n");
 }
 
-int main(void)
+/* How many slots the nodes of the module have, if it is not as it should be. */
+int main(int argc, char **argv)
 {
 	unsigned long seed = number_from("COWMEM_MODEL_SEED", 1);
 	unsigned long nr = number_from("COWMEM_MODEL_OPS", 2 * PROGRAM);
@@ -2880,6 +2882,8 @@ int main(void)
 	close(fd);
 	features = query.features;
 	trace = getenv("COWMEM_MODEL_TRACE");
+	if (argc > 1)
+		node_slots = strtoul(argv[1], NULL, 0);
 	run = mmap(NULL, sizeof(*run), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (run == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %m\n");

@@ -3,7 +3,7 @@
 # PID 1 of the test VM.
 #
 # Runs /tests.list, a line a test: "MODULE SECONDS COMMAND...", where MODULE is
-# cowmem, amplify or - (none).  The module is loaded before and unloaded after
+# cowmem, amplify, tall or - (none).  The module is loaded before and unloaded after
 # each test; a test that leaves a page, a node or a warning behind has failed.
 # Last of all, one word goes to the second serial port: pass or fail.
 /bin/busybox mkdir -p /bin /sbin /proc /sys /dev /tmp /etc /root
@@ -58,9 +58,8 @@ drained() {
 
 load() {
     case $1 in
-    cowmem)  insmod /cowmem.ko ;;
-    amplify) insmod /amplify.ko ;;
-    -)       ;;
+    -) ;;
+    *) insmod "/$1.ko" ;;
     esac
 }
 
@@ -78,7 +77,7 @@ run() {
     module=$1 seconds=$2
     shift 2
     name=$*
-    [ "$module" = amplify ] && name="$name (amplified)"
+    case $module in amplify|tall) name="$name ($module)" ;; esac
     start=$(cut -d' ' -f1 /proc/uptime)
     echo "# test: $name"
     rm -f /tmp/expect-noise
@@ -139,6 +138,7 @@ leaks() {
 
 seen=$(dmesg -r | wc -l)
 echo "# kernel $(uname -r), $(nproc) CPUs"
+[ "$(nproc)" -eq 2 ] || fail "one CPU: nothing races"
 while read -r line; do
     [ -n "$line" ] && run $line
 done </tests.list

@@ -110,6 +110,9 @@ stage_module cowmem.ko
 if grep -q '^amplify ' "$stage/tests.list"; then
     stage_module amplify.ko AMPLIFY=1
 fi
+if grep -q '^tall ' "$stage/tests.list"; then
+    stage_module tall.ko NODE_SHIFT=2
+fi
 if grep -q ' kunit$' "$stage/tests.list"; then
     stage_module kunit.ko KUNIT=1
 fi
@@ -134,7 +137,7 @@ cp /bin/busybox "$stage/bin/"
 cp "$here/init.sh" "$stage/init"
 (cd "$stage" && find . | cpio -o -H newc --quiet) >"$work/initrd"
 
-# Add up the time of the tests; 60 s for the boot and the leak check.
+# Add up the time of the tests; 90 s for the boot and the leak check.
 budget=$(awk '{ sum += $2 } END { print sum + 90 }' "$stage/tests.list")
 log=${LOG:-$build/${kernel##*/}${SHARD:+-$SHARD}.log}
 mkdir -p "$(dirname "$log")"
@@ -167,9 +170,16 @@ done < <(sed -nE 's/^ *ok .*# SKIP //p' "$log" | sort -u |
 if [ "$verdict" = pass ] && ! grep -qE '^ *not ok' "$log"; then
     exit 0
 fi
-# The tests that failed: their TAP, or what init.sh found behind them.
-failed=$(awk '/^# test: / { test = $3 } /^ *not ok/ && !seen[test]++ { print test }' "$log")
-for test in $failed; do
-    echo "# rerun: make vm K=$kernel T=$test"
-done
+# The tests that failed: their TAP, or what init.sh found behind them.  What was
+# found behind all of them is any of theirs.
+failed=$(awk '/^# test: / { test = $3 } /^# done/ { test = "" } test && /^ *not ok/ && !seen[test]++ { print test }' "$log")
+[ -n "$verdict" ] || failed+=" ${last%% *}"
+read -ra failed <<<"${failed//$'\n'/ }"
+for test in "${failed[@]:-all}"; do
+    if [ -n "$(SHARD='' select_tests "$test")" ]; then
+        echo "# rerun: make vm K=$kernel T=$test"
+    else
+        echo "# rerun: ${SHARD:+SHARD=$SHARD }make vm K=$kernel"
+    fi
+done | sort -u
 exit 1
