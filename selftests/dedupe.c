@@ -771,6 +771,21 @@ TEST_F(pair, held_page_of_the_source_keeps_its_place)
 	EXPECT_TRUE(pipe_has_page(self->pipefd, self->src.want + 3 * PAGE));
 }
 
+TEST_F(pair, ENOSPC_held_page_of_the_source_at_the_LIMIT)
+{
+	NEED(LIMIT);
+	ASSERT_TRUE(pipe_hold(self->pipefd, self->src.p + 3 * PAGE));
+	ASSERT_EQ(0, cow_limit(self->dst.fd, SIZE));
+	EXPECT_TRUE(is_status(buffer_dedupe(&self->dst, 0, &self->src, 0, SIZE),
+			      -ENOSPC));
+	EXPECT_EQ(SIZE, cow_sharing(self->src.fd).exclusive);
+	EXPECT_EQ(self->pages, cow_param("pages"));
+	EXPECT_TRUE(buffer_ok(&self->src));
+	EXPECT_TRUE(buffer_ok(&self->dst));
+	ASSERT_EQ(0, cow_limit(self->dst.fd, SIZE + PAGE));
+	EXPECT_TRUE(buffer_same(&self->dst, &self->src));
+}
+
 TEST_F(pair, held_pages_of_both_sides_keep_their_places)
 {
 	ASSERT_TRUE(pipe_hold(self->pipefd, self->src.p + 3 * PAGE));

@@ -1269,6 +1269,40 @@ TEST_F(filled, pinned_page_is_detached_by_a_punch)
 	pipe_close(pipefd);
 }
 
+TEST_F(filled, pinned_page_is_zeroed_where_it_is)
+{
+	uint64_t frame = frame_of(self->p + 3 * PAGE);
+	int pipefd[2];
+
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_TRUE(pipe_hold(pipefd, self->p + 3 * PAGE));
+	ASSERT_EQ(0, allocate(self->fd, ZERO, 3 * PAGE, PAGE));
+	EXPECT_TRUE(page_is(self->p + 3 * PAGE, 0));
+	EXPECT_EQ(frame, frame_of(self->p + 3 * PAGE));
+	EXPECT_EQ(NR, held());
+	memset(self->p + 3 * PAGE, '!', PAGE);
+	EXPECT_TRUE(pipe_has(pipefd, '!'));
+	pipe_close(pipefd);
+}
+
+/* What the pin has keeps its bytes: the page was shared when it was pinned. */
+TEST_F(filled, page_pinned_while_it_is_shared_is_unshared)
+{
+	int snap = cow_snapshot(self->fd, 0), pipefd[2];
+
+	ASSERT_GE(snap, 0);
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_TRUE(pipe_hold(pipefd, self->p + 3 * PAGE));
+	ASSERT_EQ(0, allocate(self->fd, UNSHARE, 0, SIZE));
+	EXPECT_EQ(2 * NR, held());
+	memset(self->p + 3 * PAGE, '!', PAGE);
+	EXPECT_EQ(2 * NR, held());
+	EXPECT_TRUE(pipe_has(pipefd, 'd'));
+	EXPECT_TRUE(page_is(self->p + 3 * PAGE, '!'));
+	pipe_close(pipefd);
+	close(snap);
+}
+
 TEST_F(filled, pinned_page_that_is_shared_is_detached_on_one_side)
 {
 	int clone = cow_snapshot(self->fd, COWMEM_WRITABLE), pipefd[2];

@@ -90,7 +90,9 @@
  *				 source of FIDEDUPERANGE: EINVAL)
  *			EFBIG	 beyond the largest size or RLIMIT_FSIZE
  *			ENOSPC	 a page of the source that is pinned would have to
- *				 be copied, at the LIMIT of the destination
+ *				 be copied, or the rest of the destination's last
+ *				 page zeroed apart from who shares it, at the LIMIT
+ *				 of the destination
  *			EIO	 memory error in a page that has to be copied or
  *				 compared
  *	FICLONE, FICLONERANGE, copy_file_range
@@ -108,8 +110,9 @@
  *
  * A fallocate() that fails leaves content and size as they were.  Modes: 0 and
  * KEEP_SIZE fill holes with pages, PUNCH_HOLE makes holes, ZERO_RANGE replaces by
- * pages of zeroes, UNSHARE_RANGE copies pages that other buffers share and fills
- * holes, so that no store needs a page until the next snapshot.
+ * pages of zeroes (what is pinned stays and is zeroed), UNSHARE_RANGE copies pages
+ * that other buffers share and fills holes, so that no store needs a page until the
+ * next snapshot.
  */
 #ifndef _UAPI_LINUX_COWMEM_H
 #define _UAPI_LINUX_COWMEM_H
