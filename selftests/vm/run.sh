@@ -141,10 +141,11 @@ cp "$here/init.sh" "$stage/init"
 budget=$(awk '{ sum += $2 } END { print sum + 90 }' "$stage/tests.list")
 log=${LOG:-$build/${kernel##*/}${SHARD:+-$SHARD}.log}
 mkdir -p "$(dirname "$log")"
-# Whoever kills this script kills the VM.
+# Whoever kills this script kills the VM.  (ERMS would have pages cleared and copied
+# by the byte, which an emulator does a byte at a time.)
 setpriv --pdeathsig KILL timeout "${TIMEOUT:-$budget}" \
     setpriv --pdeathsig KILL qemu-system-x86_64 \
-    -accel "${ACCEL:-$accel}" -cpu max -smp 2 -m "$memory" \
+    -accel "${ACCEL:-$accel}" -cpu max,-erms -smp 2 -m "$memory" \
     -display none -nodefaults -no-reboot \
     -kernel "$root/vmlinuz" -initrd "$work/initrd" -append "$append" \
     -serial stdio -serial "file:$work/verdict" </dev/null |
