@@ -32,8 +32,8 @@ says() {
     verdict $? "$1"
 }
 
-vm 'cowmem 5 fake green' 'cowmem 5 fake red' 'cowmem 5 fake exit' \
-    'cowmem 3 fake hang' 'cowmem 5 fake warning' 'cowmem 5 fake skip' 'cowmem 5 fake leak'
+vm 'cowmem 20 fake green' 'cowmem 20 fake red' 'cowmem 20 fake exit' \
+    'cowmem 3 fake hang' 'cowmem 20 fake warning' 'cowmem 20 fake skip' 'cowmem 20 fake leak'
 says "a test that is red" '^not ok 1 red$'
 says "a test that fails without a word" '^not ok - fake exit: exit status 3'
 says "a test that hangs" '^not ok - fake hang: no end after 3 s'
@@ -44,7 +44,7 @@ says "the line that reruns it" '^# rerun: make vm K=6.12 T=fake'
 ! grep -q '^not ok - fake green' "$work/out"
 verdict $? "a test that is green is not red"
 
-vm 'cowmem 5 fake panic' 'cowmem 5 fake green'
+vm 'cowmem 20 fake panic' 'cowmem 20 fake green'
 says "a kernel that dies" '^not ok - 6.12: fake panic: the VM died or hung'
 
 # The writer of this demo commits in the midst of a transaction.

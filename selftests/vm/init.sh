@@ -47,9 +47,10 @@ kernel_complaints() {
     grep -E "$splat" /tmp/dmesg.new | grep -vE 'taint|module verification|Test should be marked slow|clocksource:|hrtimer: interrupt took' >/tmp/complaints
 }
 
-# Kernel threads put the last reference to a closed file a little later.
+# Kernel threads put the last reference to a closed file a little later, or more
+# than a little on a slow machine.
 drained() {
-    for try in 1 2 3 4 5 6 7 8 9 10; do
+    for try in $(seq 100); do
         [ "$(cat $params/pages) $(cat $params/nodes)" = "0 0" ] && return 0
         usleep 100000
     done
@@ -65,7 +66,7 @@ load() {
 
 unload() {
     [ "$1" = - ] && return 0
-    for try in 1 2 3 4 5 6 7 8 9 10; do
+    for try in $(seq 100); do
         rmmod cowmem 2>/tmp/rmmod && return 0
         usleep 100000
     done
