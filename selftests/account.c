@@ -2071,6 +2071,7 @@ TEST_F(limit, of_another_uid_works_with_CAP_SYS_RESOURCE_only)
 
 #define NR_RACERS	4
 #define NR_THROUGH	10
+#define RACES		16	/* in each, two may collide */
 
 /* Each stores to its own quarter of the pages of its own mapping. */
 static int race_stores(char *p, unsigned int racer)
@@ -2117,7 +2118,7 @@ TEST_F(limit, is_hard_when_processes_race_for_the_pages_of_one_buffer)
 	int round;
 
 	ASSERT_EQ(0, limit_pages(self->fd, NR_THROUGH));
-	for (round = 0; round < 6; round++) {
+	for (round = 0; round < RACES; round++) {
 		ASSERT_EQ(0, ftruncate(self->fd, 0));
 		ASSERT_EQ(0, ftruncate(self->fd, SIZE));
 		EXPECT_EQ(NR_THROUGH, race(p, race_stores));
@@ -2393,7 +2394,7 @@ TEST_F(max_pages, is_hard_when_accounts_race_for_pages)
 		ASSERT_GE(fd[i], 0);
 		ASSERT_EQ(0, limit_pages(fd[i], NR / NR_RACERS));
 	}
-	for (round = 0; round < 6; round++) {
+	for (round = 0; round < RACES; round++) {
 		ASSERT_EQ(0, set_max_pages(base + NR_THROUGH));
 		EXPECT_EQ(NR_THROUGH, race(p, race_stores));
 		EXPECT_EQ(NR_THROUGH, held());
