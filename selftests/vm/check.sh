@@ -65,7 +65,7 @@ begin() {
     job[$name]=$! command[$name]=$*
 }
 
-# finish NAME...
+# finish NAME...: the status is the last one's.
 finish() {
     local name status
     for name in "$@"; do
@@ -75,6 +75,7 @@ finish() {
         cat "$logs/$name.log"
         verdict "$name" "$status" "$(cat "$logs/$name.seconds")" "${command[$name]}"
     done
+    return "$status"
 }
 
 # vms KERNEL[-SHARD]...: all at once.
@@ -119,7 +120,7 @@ finish lint harness
 # kernel, where most tests keep one of them busy for long.
 vms 6.12
 vms 6.1
-finish kernel
+finish kernel || { finale; exit 1; }
 vms debug-1 debug-2
 vms debug-two
 finale

@@ -49,12 +49,16 @@ kernel_complaints() {
 
 # Kernel threads put the last reference to a closed file a little later, or more
 # than a little on a slow machine.
-drained() {
-    for try in $(seq 100); do
-        [ "$(cat $params/pages) $(cat $params/nodes)" = "0 0" ] && return 0
+try() {
+    for _ in $(seq 100); do
+        "$@" && return 0
         usleep 100000
     done
     return 1
+}
+
+is_empty() {
+    [ "$(cat $params/pages) $(cat $params/nodes)" = "0 0" ]
 }
 
 load() {
@@ -66,11 +70,8 @@ load() {
 
 unload() {
     [ "$1" = - ] && return 0
-    for try in $(seq 100); do
-        rmmod cowmem 2>/tmp/rmmod && return 0
-        usleep 100000
-    done
-    cat /tmp/rmmod
+    try rmmod cowmem 2>/tmp/rmmod && return 0
+    tail -n 1 /tmp/rmmod
     return 1
 }
 
@@ -94,7 +95,7 @@ run() {
     *)   fail "$name: exit status $code" ;;
     esac
     if [ "$module" != - ]; then
-        drained || fail "$name: leak: $(cat $params/pages) pages, $(cat $params/nodes) nodes"
+        try is_empty || fail "$name: leak: $(cat $params/pages) pages, $(cat $params/nodes) nodes"
     fi
     unload "$module" || fail "$name: rmmod"
     if kernel_complaints; then

@@ -30,6 +30,8 @@ build=${COWMEM_BUILD:-$top/build}
 export COWMEM_BUILD=$build
 memory=2048
 accel=tcg,thread=multi
+# With ERMS pages are cleared and copied by the byte, which takes an emulator long.
+cpu=max,-erms
 case ${SHARD:-} in 1|2) accel=tcg,thread=single ;; esac
 append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
 # Memory that the module forgets to zero has to look like it.
@@ -141,11 +143,10 @@ cp "$here/init.sh" "$stage/init"
 budget=$(awk '{ sum += $2 } END { print sum + 90 }' "$stage/tests.list")
 log=${LOG:-$build/${kernel##*/}${SHARD:+-$SHARD}.log}
 mkdir -p "$(dirname "$log")"
-# Whoever kills this script kills the VM.  (ERMS would have pages cleared and copied
-# by the byte, which an emulator does a byte at a time.)
+# Whoever kills this script kills the VM.
 setpriv --pdeathsig KILL timeout "${TIMEOUT:-$budget}" \
     setpriv --pdeathsig KILL qemu-system-x86_64 \
-    -accel "${ACCEL:-$accel}" -cpu max,-erms -smp 2 -m "$memory" \
+    -accel "${ACCEL:-$accel}" -cpu "$cpu" -smp 2 -m "$memory" \
     -display none -nodefaults -no-reboot \
     -kernel "$root/vmlinuz" -initrd "$work/initrd" -append "$append" \
     -serial stdio -serial "file:$work/verdict" </dev/null |
