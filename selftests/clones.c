@@ -40,7 +40,7 @@
 #include <linux/fs.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define HALF		(PAGE / 2)

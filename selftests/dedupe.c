@@ -13,7 +13,7 @@
 #include <linux/fs.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "bytes.h"
 
 #define NR	16UL

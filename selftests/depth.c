@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define NR		16UL

@@ -10,7 +10,7 @@
 #include <linux/falloc.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define NR		16UL

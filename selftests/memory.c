@@ -8,7 +8,7 @@
 #include <linux/fs.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define MIB	(1L << 20)

@@ -16,7 +16,7 @@
 #include <linux/userfaultfd.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #ifndef UFFD_FEATURE_WP_ASYNC

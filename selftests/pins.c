@@ -58,7 +58,7 @@
 #include <linux/userfaultfd.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define NR		8UL

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define NR		16UL

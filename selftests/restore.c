@@ -16,7 +16,7 @@
 #include <time.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define NR		16UL

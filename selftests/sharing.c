@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 #include "writers.h"
 

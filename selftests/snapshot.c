@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 #include "writers.h"
 

@@ -26,7 +26,7 @@
 #include <sys/resource.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "meddler.h"
 
 #define KEPT		6
