@@ -236,7 +236,7 @@ static void page_replaced(struct cowmem_buffer *buf, pgoff_t index,
 {
 	if (!old) {
 		atomic_long_inc(&buf->filled);
-		if (buf->holes_mapped)
+		if (READ_ONCE(buf->holes_mapped))
 			cowmem_buffer_revoke(buf, index, 1);
 	} else if (old == page) {
 		atomic_long_inc(&buf->reused);

@@ -89,7 +89,8 @@ static struct page *page_to_read(struct cowmem_buffer *buf, pgoff_t index)
 		if (!page)
 			return ERR_PTR(-EMLINK);
 		get_page(page);
-		buf->holes_mapped = true;
+		/* Under other leaf locks others do the same. */
+		WRITE_ONCE(buf->holes_mapped, true);
 	} else if (PageHWPoison(page)) {
 		put_page(page);
 		return ERR_PTR(-EIO);
