@@ -38,13 +38,14 @@ fail() {
 # What the kernel said since the last call and should not have: splats, anything
 # of ours, and (but for a test that causes an OOM kill or a memory error and says so) all of
 # warning level and above.  That the module taints the kernel is expected, and so
-# is that an emulated CPU on a busy machine is slow.
+# is that an emulated CPU on a busy machine is slow.  Of KCSAN's reports, which name
+# two functions, those count that name one of a module.
 kernel_complaints() {
     splat='KASAN|UBSAN|BUG:|WARNING:|INFO: |[Bb]ad page|cowmem: '
-    [ -f /tmp/expect-noise ] || splat="^<[0-4]>|$splat"
+    [ -f /tmp/expect-noise ] || [ -f /sys/kernel/debug/kcsan ] || splat="^<[0-4]>|$splat"
     dmesg -r | tail -n +$((seen + 1)) >/tmp/dmesg.new
     seen=$((seen + $(wc -l </tmp/dmesg.new)))
-    grep -E "$splat" /tmp/dmesg.new | grep -vE 'taint|module verification|Test should be marked slow|clocksource:|hrtimer: interrupt took' >/tmp/complaints
+    grep -E "$splat" /tmp/dmesg.new | grep -vE 'taint|module verification|Test should be marked slow|clocksource:|hrtimer: interrupt took|KCSAN: data-race in [^[]*$' >/tmp/complaints
 }
 
 # Kernel threads put the last reference to a closed file a little later, or more

@@ -1,18 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# usage: kernel.sh 6.1 | 6.12 | debug | source | DIRECTORY
+# usage: kernel.sh 6.1 | 6.12 | debug | kcsan | source | DIRECTORY
 #
 # Print the directory of a kernel, made if it is not there:
 #
 #	vmlinuz		to boot
 #	build/		to build modules against
 #	release		its version string
-#	loop.ko		block devices in files, for tests (debug has them built in)
+#	loop.ko		block devices in files, for tests (debug, kcsan: built in)
 #
 # 6.1 and 6.12 are Debian's own, unpacked, not installed: what this machine boots
-# is none of our business.  debug is built from Debian's linux-source-6.12 with
-# debug.config (8 minutes on 2 cores), source is that source.  A directory, which
-# has a / in its name, is any other kernel: one that has the first three of these.
+# is none of our business.  debug and kcsan are built from Debian's linux-source-6.12
+# with debug.config and kcsan.config (8 to 15 minutes each on 2 cores), source is that
+# source.  A directory, which has a / in its name, is any other kernel: one that has
+# the first three of these.
 # Everything is kept in $COWMEM_CACHE (default ~/.cache/cowmem).
 set -eu
 # A command that fails inside $(...) as well.
@@ -128,25 +129,27 @@ source_tree() {
     echo "$root"
 }
 
-debug() {
+# built NAME: with NAME.config.
+built() {
     local source config root hash
     # By a process of its own, for its lock.
     source=$("$0" source)
-    config=$here/debug.config
-    hash=$( (basename "$source"; cat "$config"; gcc --version) | sha256sum | cut -c1-12)
-    root=$cache/debug-$hash
+    config=$(cat "$here/machine.config" "$here/$1.config")
+    hash=$( (basename "$source"; echo "$config"; gcc --version) | sha256sum | cut -c1-12)
+    root=$cache/$1-$hash
     if [ ! -e "$root/done" ]; then
-        say "building the debug kernel in $root (about 8 minutes on 2 cores)"
+        say "building the $1 kernel in $root (8 to 15 minutes on 2 cores)"
         rm -rf "$root"
         mkdir -p "$root/build"
-        make -s -C "$source" O="$root/build" KCONFIG_ALLCONFIG="$config" \
+        echo "$config" >"$root/config"
+        make -s -C "$source" O="$root/build" KCONFIG_ALLCONFIG="$root/config" \
             allnoconfig >&2
         while read -r line; do
             grep -qxF "$line" "$root/build/.config" || {
-                say "debug.config: $line has no effect"
+                say "$1.config: $line has no effect"
                 exit 1
             }
-        done < <(grep '^CONFIG_' "$config")
+        done < <(grep '^CONFIG_' "$root/config")
         make -s -C "$root/build" -j"$(($(nproc) + 1))" bzImage modules >&2
         ln -s build/arch/x86/boot/bzImage "$root/vmlinuz"
         make -s -C "$root/build" kernelrelease >"$root/release"
@@ -162,13 +165,14 @@ flock 9
 case $name in
 6.1)	stock amd64 6.1 ;;
 6.12)	stock 6.12-amd64 6.12 ;;
-debug)	debug ;;
+debug|kcsan)
+	built "$name" ;;
 source)	source_tree ;;
 */*)
     realpath "$name"
     ;;
 *)
-    say "unknown kernel $name: 6.1, 6.12, debug, source or a directory"
+    say "unknown kernel $name: 6.1, 6.12, debug, kcsan, source or a directory"
     exit 1
     ;;
 esac
