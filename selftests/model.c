@@ -28,7 +28,7 @@
  * A program that fails is cut down, in children that run a part of it, to one
  * from which nothing can be left out, and printed, one line an operation.
  *
- *	COWMEM_MODEL_SEED	of the first program; each next has the next one
+ *	COWMEM_SEED	of the first program; each next has the next one
  *	COWMEM_MODEL_OPS	how many operations, in programs of 2000
  *	COWMEM_MODEL_CHECK	after how many of them to check all: 1 after each,
  *				0 only at the end of a program
@@ -2870,7 +2870,7 @@ static void test_checker(void)
 /* How many slots the nodes of the module have, if it is not as it should be. */
 int main(int argc, char **argv)
 {
-	unsigned long seed = number_from("COWMEM_MODEL_SEED", 1);
+	unsigned long seed = number_from("COWMEM_SEED", 1);
 	unsigned long nr = number_from("COWMEM_MODEL_OPS", 2 * PROGRAM);
 	unsigned long every = number_from("COWMEM_MODEL_CHECK", CHECK);
 	struct cowmem_query query = { .size = sizeof(query) };

@@ -78,14 +78,16 @@ finish() {
     return "$status"
 }
 
-# vms KERNEL[-SHARD]...: all at once.
+# vms KERNEL TEST...: its tests, or all.  Those that are content with one CPU side
+# by side, then, alone on two cores, those that race.
 vms() {
-    local vm
-    for vm in "$@"; do
-        begin "$vm" env SHARD="$(cut -s -d- -f2 <<<"$vm")" \
-            "$here/run.sh" "${vm%-*}"
+    local kernel=$1 shard
+    shift
+    for shard in 1 2; do
+        begin "$kernel-$shard" env SHARD=$shard "$here/run.sh" "$kernel" "$@"
     done
-    finish "$@"
+    finish "$kernel-1" "$kernel-2"
+    step "$kernel-two" env SHARD=two "$here/run.sh" "$kernel" "$@"
 }
 
 # Once more what was red, where it is seen.
@@ -116,11 +118,10 @@ step readme "$here/readme.sh"
 step dkms "$here/dkms.sh"
 step demo "$here/demo.sh"
 finish lint harness
-# Alone on two cores, so that what races on two CPUs does; but for the debug
-# kernel, where most tests keep one of them busy for long.
 vms 6.12
 vms 6.1
 finish kernel || { finale; exit 1; }
-vms debug-1 debug-2
-vms debug-two
+# It takes twenty times as long as a stock one.  All tests: make vm K=debug, or soak.
+export COWMEM_STRESS_SNAPSHOTS=40
+vms debug kunit depth diff group memory model range silence stress
 finale
