@@ -13,7 +13,7 @@ verdict() {
     if [ "$1" -eq 0 ]; then
         echo "ok - $2"
     else
-        sed 's/^/# /' "$work/log"
+        tail -n 40 "$work/out" "$work/log" | sed 's/^/# /'
         echo "not ok - $2"
         status=1
     fi
@@ -48,7 +48,7 @@ vm 'cowmem 20 fake panic' 'cowmem 20 fake green'
 says "a kernel that dies" '^not ok - 6.12: fake panic: the VM died or hung'
 
 # The writer of this demo commits in the midst of a transaction.
-! DEMO_BREAK=1 "$here/demo.sh" >"$work/out" 2>"$work/log"
+! DEMO_BREAK=1 RECORDS=2000 "$here/demo.sh" >"$work/out" 2>"$work/log"
 verdict $? "a demo with torn transactions"
 says "what is torn" 'torn transaction'
 exit $status
