@@ -28,7 +28,7 @@
  * A program that fails is cut down, in children that run a part of it, to one
  * from which nothing can be left out, and printed, one line an operation.
  *
- *	COWMEM_SEED	of the first program; each next has the next one
+ *	COWMEM_SEED		of the first program; each next has the next one
  *	COWMEM_MODEL_OPS	how many operations, in programs of 2000
  *	COWMEM_MODEL_CHECK	after how many of them to check all: 1 after each,
  *				0 only at the end of a program
