@@ -34,8 +34,9 @@ accel=tcg,thread=multi
 cpu=max,-erms
 case ${SHARD:-} in 1|2) accel=tcg,thread=single ;; esac
 append="console=ttyS0 quiet panic=-1 panic_on_warn=1 oops=panic hung_task_panic=1 random.trust_cpu=on tsc=nowatchdog log_buf_len=4M"
-# A busy host may be late with the interrupt that the boot waits for, or panics.
-append+=" no_timer_check"
+# A busy host may be late with the interrupt that the boot waits for, or panics; and
+# it stops an emulated CPU for longer than the watchdogs believe.
+append+=" no_timer_check watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300"
 # Memory that the module forgets to zero has to look like it.
 append+=" init_on_alloc=0"
 
