@@ -54,6 +54,15 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 #endif
 
 /*
+ * 6.6: copy_folio_from_iter_atomic(), which 7.x has instead of the one for pages.
+ * Safe: that one does the same to a page, and our folios are one page each.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define copy_folio_from_iter_atomic(folio, offset, bytes, iter) \
+	copy_page_from_iter_atomic(&(folio)->page, offset, bytes, iter)
+#endif
+
+/*
  * 6.6, 6.7: accessors for inode times.  Safe: plain fields before.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
@@ -76,6 +85,13 @@ static inline void inode_set_mtime_ctime_current(struct inode *inode)
 {
 	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
 }
+#endif
+
+/*
+ * 6.18: the name of generic_delete_inode().  Safe: it is the same function.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
+#define inode_just_drop generic_delete_inode
 #endif
 
 /*

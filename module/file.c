@@ -100,7 +100,8 @@ static ssize_t copy_page_in(struct cowmem_buffer *buf, loff_t pos, size_t bytes,
 		memcpy_page(page, offset, bounce, offset, bytes);
 		ret = bytes;
 	} else {
-		ret = copy_page_from_iter_atomic(page, offset, bytes, from);
+		ret = copy_folio_from_iter_atomic(page_folio(page), offset,
+						  bytes, from);
 	}
 	if (ret > 0 && pos + ret > i_size_read(&buf->inode))
 		i_size_write(&buf->inode, pos + ret);

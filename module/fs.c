@@ -55,7 +55,7 @@ static const struct super_operations cowmem_super_ops = {
 	.alloc_inode	= cowmem_alloc_inode,
 	.free_inode	= cowmem_free_inode,
 	.evict_inode	= cowmem_evict_inode,
-	.drop_inode	= generic_delete_inode,
+	.drop_inode	= inode_just_drop,
 	.statfs		= simple_statfs,
 };
 

@@ -38,7 +38,7 @@ struct page *cowmem_page_alloc(struct cowmem_account *account, gfp_t gfp)
 		return ERR_PTR(-ENOMEM);
 	}
 	atomic_long_set(page_owners(page), 1);
-	page->index = (unsigned long)account;
+	page_folio(page)->index = (unsigned long)account;
 	return page;
 }
 
@@ -59,7 +59,7 @@ void cowmem_page_drop(struct page *page)
 	/* Full order: what this owner did comes before what the last does. */
 	if (!atomic_long_dec_and_test(page_owners(page)))
 		return;
-	cowmem_account_uncharge((struct cowmem_account *)page->index);
+	cowmem_account_uncharge((void *)page_folio(page)->index);
 	put_page(page);
 }
 

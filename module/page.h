@@ -23,7 +23,7 @@ struct cowmem_account;
 
 /**
  * cowmem_page_alloc() - allocate a page
- * @account: what it counts for; kept in page->index until the page is freed
+ * @account: what it counts for; kept in the index of its folio until it is freed
  * @gfp: GFP_KERNEL or GFP_NOWAIT, and __GFP_ZERO if it is not to be copied to
  *
  * The page has one owner and is charged to the memory cgroup of current.

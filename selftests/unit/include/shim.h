@@ -305,6 +305,14 @@ struct page {
 	u8 *data;
 };
 
+/* Each page is a folio of its own. */
+#define folio page
+
+static inline struct folio *page_folio(struct page *page)
+{
+	return page;
+}
+
 struct page *alloc_page(gfp_t gfp);
 void put_page(struct page *page);
 void get_page(struct page *page);
