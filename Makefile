@@ -20,7 +20,7 @@ install:	## install the module for the running kernel
 unit:	## tree and page suites in user space, under ASan and UBSan: seconds
 	$(MAKE) -s -C selftests/unit run
 
-vm:	## run tests in a VM: K=6.1|6.12|debug|DIRECTORY, T="test..." (default all)
+vm:	## run tests in a VM: K=6.1|6.12|7|debug|DIRECTORY, T="test..." (default all)
 	@selftests/vm/packages.sh
 	@selftests/vm/run.sh $(K) $(T)
 

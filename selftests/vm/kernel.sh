@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# usage: kernel.sh 6.1 | 6.12 | debug | kcsan | source | DIRECTORY
+# usage: kernel.sh 6.1 | 6.12 | 7 | debug | kcsan | source | DIRECTORY
 #
 # Print the directory of a kernel, made if it is not there:
 #
@@ -8,12 +8,15 @@
 #	build/		to build modules against
 #	release		its version string
 #	loop.ko		block devices in files, for tests (debug, kcsan: built in)
+#	usr/		if there is a make in it: what to build modules with
 #
 # 6.1 and 6.12 are Debian's own, unpacked, not installed: what this machine boots
-# is none of our business.  debug and kcsan are built from Debian's linux-source-6.12
-# with debug.config and kcsan.config (8 to 15 minutes each on 2 cores), source is that
-# source.  A directory, which has a / in its name, is any other kernel: one that has
-# the first three of these.
+# is none of our business.  7 is the newest one of Debian 13's backports, as of when
+# it was first asked for, with the compiler and the libraries that it needs.  debug
+# and kcsan are built from Debian's linux-source-6.12 with debug.config and
+# kcsan.config (8 to 15 minutes each on 2 cores), source is that source.  A directory,
+# which has a / in its name, is any other kernel: one that has the first three of
+# these.
 # Everything is kept in $COWMEM_CACHE (default ~/.cache/cowmem).
 set -eu
 # A command that fails inside $(...) as well.
@@ -22,6 +25,8 @@ shopt -s inherit_errexit
 here=$(dirname "$(realpath "$0")")
 cache=${COWMEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cowmem}
 name=$1
+# What else to tell apt: nothing, for packages of this machine's suite.
+apt=()
 mkdir -p "$cache"
 
 say() {
@@ -31,7 +36,7 @@ say() {
 # The newest package that a meta-package stands for.
 depends() {
     local found
-    found=$(apt-cache depends "$1" 2>/dev/null |
+    found=$(apt-cache "${apt[@]}" depends "$1" 2>/dev/null |
         sed -n "s/^ *Depends: \($2[^ ]*\)$/\1/p" | head -n 1)
     if [ -z "$found" ]; then
         say "apt knows no $1: run apt-get update?"
@@ -72,8 +77,20 @@ known() {
     apt-cache show "$1" >/dev/null 2>&1
 }
 
+# Modules are most of a kernel; last of all, so that all is there if loop.ko is.
+drop_modules() {
+    local root=$1 loop
+    loop=$(find "$root" -path '*/drivers/block/loop.ko*')
+    if [ "${loop%.xz}" != "$loop" ]; then
+        xz -d "$loop"
+    fi
+    mv "${loop%.xz}" "$root/loop.tmp"
+    rm -rf "$root/lib/modules" "$root/usr/lib/modules"
+    mv "$root/loop.tmp" "$root/loop.ko"
+}
+
 stock() {
-    local meta=$1 series=$2 image headers release kbuild root loop
+    local meta=$1 series=$2 image headers release kbuild root
     # Without lists and without a network: what there is will do.
     if ! known "linux-image-$meta"; then
         cached "stock-$series.*" loop.ko | grep .
@@ -95,14 +112,67 @@ stock() {
         ln -s "usr/src/linux-headers-$release" "$root/build"
         ln -s "boot/vmlinuz-$release" "$root/vmlinuz"
         echo "$release" >"$root/release"
-        # Modules are most of it; last of all, so that all is there if this is.
-        loop=$(find "$root" -path '*/drivers/block/loop.ko*')
-        if [ "${loop%.xz}" != "$loop" ]; then
-            xz -d "$loop"
-        fi
-        mv "${loop%.xz}" "$root/loop.tmp"
-        rm -rf "$root/lib/modules" "$root/usr/lib/modules"
-        mv "$root/loop.tmp" "$root/loop.ko"
+        drop_modules "$root"
+    fi
+    echo "$root"
+}
+
+# Where this machine gets Debian from.
+archive() {
+    local codename
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    apt-get indextargets --format '$(REPO_URI)' "Release: $codename" \
+        "Component: main" "Created-By: Packages" | head -n 1
+}
+
+# other_suite SUITE DIR: from here on, apt is about another suite of Debian and its
+# backports, keeps all that it keeps in DIR, and thinks that nothing is installed.
+other_suite() {
+    local suite=$1 dir=$2 part uri
+    uri=$(archive)
+    mkdir -p "$dir/lists/partial" "$dir/archives/partial"
+    touch "$dir/status"
+    for part in "$suite" "$suite-backports"; do
+        echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+            "$uri $part main"
+    done >"$dir/sources.list"
+    apt=(-o "Dir::State=$dir" -o "Dir::State::status=$dir/status"
+        -o "Dir::Cache=$dir" -o "Dir::Etc::SourceList=$dir/sources.list"
+        -o Dir::Etc::SourceParts=/dev/null -o Dir::Etc::Preferences=/dev/null
+        -o Dir::Etc::PreferencesParts=/dev/null -o APT::Sandbox::User=root
+        -o "APT::Default-Release=$suite-backports")
+    apt-get -qq "${apt[@]}" update >&2
+}
+
+# backport SUITE SERIES: from the backports to a suite, with what builds modules.
+backport() {
+    local suite=$1 series=$2 root work image release packages
+    root=$(cached "stock-$series.*" loop.ko)
+    if [ -z "$root" ]; then
+        work=$(mktemp -d "$cache/debs.XXXXXX")
+        # shellcheck disable=SC2064
+        trap "rm -rf '$work'" EXIT
+        other_suite "$suite" "$work"
+        image=$(depends linux-image-amd64 "linux-image-$series\.")
+        release=${image#linux-image-}
+        root=$cache/stock-$release
+        say "unpacking Debian's $release and its compiler"
+        rm -rf "$root"
+        packages=("linux-binary-$release" "linux-modules-$release"
+            "linux-headers-$release")
+        # What Kbuild runs, besides what these depend on.
+        packages+=(binutils make bash dash coreutils findutils grep mawk sed)
+        apt-get -qq "${apt[@]}" --no-install-recommends --download-only -y \
+            install "${packages[@]}" >&2
+        for deb in "$work"/archives/*.deb; do
+            dpkg-deb -x "$deb" "$root"
+        done
+        ln -s mawk "$root/usr/bin/awk"
+        ln -s "usr/src/linux-headers-$release" "$root/build"
+        mv "$root/usr/lib/modules/$release/vmlinuz" "$root/vmlinuz"
+        echo "$release" >"$root/release"
+        rm -rf "$root/usr/share"
+        drop_modules "$root"
     fi
     echo "$root"
 }
@@ -165,6 +235,7 @@ flock 9
 case $name in
 6.1)	stock amd64 6.1 ;;
 6.12)	stock 6.12-amd64 6.12 ;;
+7)	backport trixie 7 ;;
 debug|kcsan)
 	built "$name" ;;
 source)	source_tree ;;
@@ -172,7 +243,7 @@ source)	source_tree ;;
     realpath "$name"
     ;;
 *)
-    say "unknown kernel $name: 6.1, 6.12, debug, kcsan, source or a directory"
+    say "unknown kernel $name: 6.1, 6.12, 7, debug, kcsan, source or a directory"
     exit 1
     ;;
 esac
