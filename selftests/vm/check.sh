@@ -120,6 +120,7 @@ step demo "$here/demo.sh"
 finish lint harness
 vms 6.12
 vms 6.1
+vms 7
 finish kernel || { finale; exit 1; }
 # It takes twenty times as long as a stock one.  All tests: make vm K=debug, or soak.
 export COWMEM_STRESS_SNAPSHOTS=40
