@@ -20,6 +20,10 @@ install:	## install the module for the running kernel
 unit:	## tree and page suites in user space, under ASan and UBSan: seconds
 	$(MAKE) -s -C selftests/unit run
 
+model:	## the protocol of locks and faults, and mutants of it, searched by spin: minutes
+	@selftests/vm/packages.sh
+	@selftests/model/run.sh $(T)
+
 vm:	## run tests in a VM: K=6.1|6.12|7|debug|DIRECTORY, T="test..." (default all)
 	@selftests/vm/packages.sh
 	@selftests/vm/run.sh $(K) $(T)
@@ -46,4 +50,4 @@ mutants:	## break the module on purpose: does a test notice?
 help:	## this list
 	@sed -n 's/^\([a-z]*\):\t## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-.PHONY: all clean install unit vm run check lint bench mutants help
+.PHONY: all clean install unit model vm run check lint bench mutants help

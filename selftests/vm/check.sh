@@ -117,6 +117,7 @@ step unit make -s -C "$top" unit
 step readme "$here/readme.sh"
 step dkms "$here/dkms.sh"
 step demo "$here/demo.sh"
+step model "$here/../model/run.sh"
 finish lint harness
 vms 6.12
 vms 6.1

@@ -9,7 +9,7 @@ packages=(
     build-essential bc bison flex cpio file kmod libelf-dev libssl-dev
     dwarves python3 rsync xz-utils
     busybox-static qemu-system-x86
-    sparse dkms
+    sparse dkms spin
     liblmdb-dev lmdb-utils
 )
 
