@@ -11,6 +11,10 @@
 #include "harness.h"
 #include "util.h"
 
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+
 #define MIB	(1L << 20)
 #define GROUP	"/sys/fs/cgroup/cowmem-test"
 /* What is to be charged, and what else may be: the kernel charges in batches. */
@@ -360,6 +364,102 @@ TEST(page_with_a_memory_error_is_refused_and_the_others_go_on)
 	close(snap);
 	close(fd);
 	unpoison(pfn);
+}
+
+#define NR_SHARERS	4
+
+/* The broken page is @broken of @nr, those from @first on of fill_pages(). */
+static bool sharer_ok(int fd, unsigned long broken, unsigned long first,
+		      unsigned long nr)
+{
+	char *p = cow_map(fd, nr * PAGE, PROT_READ), byte;
+	unsigned long i;
+	bool ok = p != MAP_FAILED;
+
+	for (i = 0; ok && i < nr; i++) {
+		if (i == broken)
+			ok = load_signal(p + i * PAGE) == SIGBUS &&
+			     ret(pread(fd, &byte, 1, i * PAGE)) == -EIO;
+		else
+			ok = page_is(p + i * PAGE, value_of(first + i)) &&
+			     page_reads_as(fd, i, value_of(first + i));
+	}
+	munmap(p, nr * PAGE);
+	return ok;
+}
+
+TEST(page_with_a_memory_error_is_refused_to_every_sharer)
+{
+	int fd, sharer[NR_SHARERS], given, i;
+	unsigned long pfn;
+	char *p;
+
+	NEED(CLONE);
+	NEED(RANGE);
+	fd = cow_create_mapped(4 * PAGE, "shared", &p);
+	ASSERT_GE(fd, 0);
+	given = cow_create(0, "given");
+	ASSERT_GE(given, 0);
+	fill_pages(p, 4);
+	sharer[0] = cow_snapshot(fd, 0);
+	sharer[1] = cow_snapshot(fd, COWMEM_WRITABLE);
+	sharer[2] = cow_snapshot(sharer[1], 0);
+	sharer[3] = cow_snapshot_range(sharer[0], 0, PAGE, 2 * PAGE);
+	for (i = 0; i < NR_SHARERS; i++)
+		ASSERT_GE(sharer[i], 0);
+	ASSERT_TRUE(pages_filled(p, 0, 4));
+	pfn = frame_of(p + PAGE);
+	ASSERT_NE(0, pfn);
+	if (!poison(p + PAGE))
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	munmap(p, 4 * PAGE);
+	EXPECT_TRUE(sharer_ok(fd, 1, 0, 4));
+	for (i = 0; i < 3; i++)
+		EXPECT_TRUE(sharer_ok(sharer[i], 1, 0, 4));
+	EXPECT_TRUE(sharer_ok(sharer[3], 0, 1, 2));
+	EXPECT_EQ(-EIO, ret(pwrite(sharer[1], "!", 1, PAGE)));
+	EXPECT_EQ(-EIO, copy_range(given, 0, fd, PAGE + 1, 10));
+	/* Whom it is given to is refused it as well. */
+	EXPECT_EQ(0, ret(ioctl(given, FICLONE, fd)));
+	EXPECT_TRUE(sharer_ok(given, 1, 0, 4));
+	/* Who is left when the others have gone, too. */
+	close(fd);
+	for (i = 0; i < 3; i++)
+		close(sharer[i]);
+	close(given);
+	EXPECT_TRUE(sharer_ok(sharer[3], 0, 1, 2));
+	close(sharer[3]);
+	unpoison(pfn);
+}
+
+/* The kernel would have to move it, which it cannot: then it stays, as it is. */
+TEST(page_that_is_to_be_taken_out_of_use_stays)
+{
+	char *live, *then;
+	int fd, snap, err;
+
+	fd = cow_create_mapped(4 * PAGE, "offline", &live);
+	ASSERT_GE(fd, 0);
+	fill_pages(live, 4);
+	expect_noise();
+	err = ret(madvise(live, PAGE, MADV_SOFT_OFFLINE));
+	if (err == -EINVAL)
+		SKIP(return, "kernel without MEMORY_FAILURE");
+	EXPECT_GT(0, err);
+	snap = cow_snapshot(fd, 0);
+	ASSERT_GE(snap, 0);
+	then = cow_map(snap, 4 * PAGE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, then);
+	EXPECT_TRUE(pages_filled(live, 0, 4));
+	EXPECT_TRUE(pages_filled(then, 0, 4));
+	EXPECT_GT(0, ret(madvise(live + PAGE, PAGE, MADV_SOFT_OFFLINE)));
+	EXPECT_GT(0, ret(madvise(then + 2 * PAGE, PAGE, MADV_SOFT_OFFLINE)));
+	memset(live, '!', 4 * PAGE);
+	EXPECT_TRUE(pages_filled(then, 0, 4));
+	munmap(live, 4 * PAGE);
+	munmap(then, 4 * PAGE);
+	close(snap);
+	close(fd);
 }
 
 #define NR	4UL
