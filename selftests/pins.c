@@ -314,6 +314,35 @@ TEST_F(pinnable, load_of_a_hole_at_the_LIMIT_is_SIGBUS)
 	EXPECT_EQ(self->pages + 2, cow_param("pages"));
 }
 
+/* It loads them all, as far as it gets. */
+TEST_F(pinnable, populate_for_reading_at_the_LIMIT_is_EFAULT)
+{
+	int snap;
+
+	NEED(LIMIT);
+	ASSERT_EQ(0, cow_limit(self->fd, 3 * PAGE));
+	EXPECT_EQ(-EFAULT, ret(madvise(self->p, SIZE, MADV_POPULATE_READ)));
+	EXPECT_EQ(self->pages + 3, cow_param("pages"));
+	EXPECT_EQ(3 * PAGE, cow_stat(self->fd).resident);
+	ASSERT_EQ(0, cow_limit(self->fd, COWMEM_NO_LIMIT));
+	EXPECT_EQ(0, madvise(self->p, SIZE, MADV_POPULATE_READ));
+	EXPECT_EQ(SIZE, cow_stat(self->fd).resident);
+	fill_pages(self->p, NR);
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	/* Shared pages would have to be copied. */
+	ASSERT_EQ(0, cow_limit(self->fd, SIZE + 3 * PAGE));
+	EXPECT_EQ(-EFAULT, ret(madvise(self->p, SIZE, MADV_POPULATE_READ)));
+	EXPECT_EQ(3, cow_stat(self->fd).copied);
+	EXPECT_TRUE(buffer_filled(self->fd));
+	EXPECT_TRUE(buffer_filled(snap));
+	ASSERT_EQ(0, cow_limit(self->fd, 2 * SIZE));
+	EXPECT_EQ(0, madvise(self->p, SIZE, MADV_POPULATE_READ));
+	EXPECT_EQ(self->pages + 2 * NR, cow_param("pages"));
+	EXPECT_TRUE(pages_filled(self->p, 0, NR));
+	EXPECT_TRUE(buffer_filled(snap));
+}
+
 TEST_F(pinnable, load_of_a_shared_page_at_the_LIMIT_is_SIGBUS)
 {
 	char data[PAGE];
@@ -1767,6 +1796,7 @@ FIXTURE(remote)
 	int fd;
 	char *p;
 	char *private;
+	char *read_only, *private_read_only;
 	pid_t pid;
 };
 
@@ -1795,6 +1825,10 @@ FIXTURE_SETUP(remote)
 	ASSERT_GE(self->fd, 0);
 	self->private = mmap(NULL, SIZE, RW, MAP_PRIVATE, self->fd, 0);
 	ASSERT_NE(MAP_FAILED, self->private);
+	self->read_only = cow_map(self->fd, SIZE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, self->read_only);
+	self->private_read_only = map_private(self->fd, SIZE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, self->private_read_only);
 	self->pid = fork();
 	if (!self->pid) {
 		/* Has writable PTEs of its own, and goes no further. */
@@ -1911,6 +1945,59 @@ TEST_F(remote, write_to_a_private_mapping_is_private)
 	EXPECT_TRUE(buffer_filled(snap));
 	EXPECT_TRUE(pages_filled(self->private, 0, NR));
 	EXPECT_EQ(0, cow_stat(self->fd).copied);
+}
+
+/* What the child's page @index has at PATCH_OFFSET; 0: nothing. */
+static char patch_seen(pid_t pid, char *p, unsigned long index)
+{
+	char value = 0;
+	struct iovec local = { &value, 1 };
+	struct iovec remote = { p + index * PAGE + PATCH_OFFSET, 1 };
+
+	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == 1 ? value : 0;
+}
+
+/* A debugger may, and gets a copy of its own. */
+TEST_F(remote, write_to_a_private_mapping_for_reading_is_private)
+{
+	bool forces = variant->write != write_process_vm;
+	char *q = self->private_read_only;
+	int before, after;
+
+	EXPECT_EQ(forces, patch(self->pid, q, INDEX, '1', variant->write));
+	before = cow_snapshot(self->fd, 0);
+	ASSERT_GE(before, 0);
+	/* To that copy, and to a page that is shared now. */
+	EXPECT_EQ(forces, patch(self->pid, q, INDEX, '2', variant->write));
+	EXPECT_EQ(forces, patch(self->pid, q, INDEX + 1, '3', variant->write));
+	after = cow_snapshot(self->fd, 0);
+	ASSERT_GE(after, 0);
+	EXPECT_EQ(forces ? '2' : value_of(INDEX),
+		  patch_seen(self->pid, q, INDEX));
+	EXPECT_EQ(forces ? '3' : value_of(INDEX + 1),
+		  patch_seen(self->pid, q, INDEX + 1));
+	EXPECT_TRUE(buffer_filled(self->fd));
+	EXPECT_TRUE(buffer_filled(before));
+	EXPECT_TRUE(buffer_filled(after));
+	EXPECT_TRUE(pages_filled(q, 0, NR));
+	EXPECT_EQ(0, cow_stat(self->fd).copied);
+}
+
+TEST_F(remote, write_to_a_shared_mapping_for_reading_fails)
+{
+	int snap;
+
+	EXPECT_FALSE(patch(self->pid, self->read_only, INDEX, '1',
+			   variant->write));
+	snap = cow_snapshot(self->fd, 0);
+	ASSERT_GE(snap, 0);
+	EXPECT_FALSE(patch(self->pid, self->read_only, INDEX, '2',
+			   variant->write));
+	/* What is written elsewhere is seen there, too. */
+	ASSERT_TRUE(patch(self->pid, self->p, INDEX, '3', variant->write));
+	EXPECT_EQ('3', patch_seen(self->pid, self->read_only, INDEX));
+	EXPECT_TRUE(patched(self->fd, INDEX, '3'));
+	EXPECT_TRUE(buffer_filled(snap));
 }
 
 /*
