@@ -9,7 +9,7 @@
  * LIMIT (account.c, pins.c).
  */
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #ifndef MADV_DONTNEED_LOCKED

@@ -18,7 +18,7 @@
 #include <linux/fs.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define NR	4UL
