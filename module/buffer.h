@@ -81,7 +81,8 @@
  * the buffer, and it has no PTEs.
  *
  * Memory that is allocated under the inode lock or snap does no I/O: reclaim
- * could wait for a file system on a loop device on this very buffer.
+ * could wait for a file system on a loop device on this very buffer.  See
+ * cowmem_gfp() for what that means when there is none.
  *
  * Out of memory: everything that can fail comes before everything that changes
  * content or ownership; pages and nodes are allocated without sleeping under

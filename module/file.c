@@ -115,7 +115,7 @@ out:
 static ssize_t copy_page_bounced(struct cowmem_buffer *buf, loff_t pos,
 				 size_t bytes, struct iov_iter *from)
 {
-	struct page *bounce = alloc_page(GFP_KERNEL);
+	struct page *bounce = alloc_page(cowmem_gfp(GFP_KERNEL));
 	ssize_t ret;
 	size_t copied;
 

@@ -32,7 +32,7 @@ struct page *cowmem_page_alloc(struct cowmem_account *account, gfp_t gfp)
 
 	if (!cowmem_account_charge(account))
 		return ERR_PTR(-ENOSPC);
-	page = alloc_page(gfp | COWMEM_PAGE_GFP);
+	page = alloc_page(cowmem_gfp(gfp) | COWMEM_PAGE_GFP);
 	if (!page) {
 		cowmem_account_uncharge(account);
 		return ERR_PTR(-ENOMEM);

@@ -17,9 +17,27 @@
 #ifndef _COWMEM_PAGE_H
 #define _COWMEM_PAGE_H
 
+#include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
 
 struct cowmem_account;
+
+/**
+ * cowmem_gfp() - what to allocate memory with, also under the inode lock or snap
+ * @gfp: what would do without locks
+ *
+ * For an allocation that must do no I/O the kernel kills nobody, but tries again
+ * until somebody else frees memory.  Let it fail instead.
+ *
+ * Return: @gfp, or more.
+ */
+static inline gfp_t cowmem_gfp(gfp_t gfp)
+{
+	if (gfp & ~current_gfp_context(gfp) & __GFP_FS)
+		gfp |= __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
+	return gfp;
+}
 
 /**
  * cowmem_page_alloc() - allocate a page

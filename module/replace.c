@@ -53,7 +53,7 @@ struct replacement {
 
 static int keep_page(struct replacement *r, pgoff_t index, struct page *page)
 {
-	struct kept_page *kept = kzalloc(sizeof(*kept), GFP_KERNEL);
+	struct kept_page *kept = kzalloc(sizeof(*kept), cowmem_gfp(GFP_KERNEL));
 
 	if (!kept)
 		return -ENOMEM;

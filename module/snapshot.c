@@ -49,7 +49,7 @@ static void forget_pinned(struct cowmem_cut *cut)
 
 static int add_pinned(struct cowmem_cut *cut, pgoff_t index, struct page *page)
 {
-	struct pinned_page *pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	struct pinned_page *pin = kzalloc(sizeof(*pin), cowmem_gfp(GFP_KERNEL));
 
 	if (!pin)
 		return -ENOMEM;

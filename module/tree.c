@@ -24,7 +24,8 @@ static struct cowmem_node *node_alloc(gfp_t gfp)
 {
 	struct cowmem_node *node;
 
-	node = kmem_cache_alloc(node_cache, gfp | __GFP_ACCOUNT | __GFP_NOWARN);
+	node = kmem_cache_alloc(node_cache,
+				cowmem_gfp(gfp) | __GFP_ACCOUNT | __GFP_NOWARN);
 	if (node)
 		percpu_counter_inc(&nr_nodes);
 	return node;

@@ -267,6 +267,9 @@ static inline s64 percpu_counter_sum_positive(struct percpu_counter *counter)
 #define __GFP_ACCOUNT		0x08u
 #define __GFP_NOWARN		0x10u
 #define __GFP_HIGHMEM		0x20u
+#define __GFP_FS		0x40u
+#define __GFP_RETRY_MAYFAIL	0x80u
+#define current_gfp_context(gfp)	(gfp)
 #define GFP_KERNEL_ACCOUNT	(GFP_KERNEL | __GFP_ACCOUNT)
 #define SLAB_ACCOUNT		0x01u
 
