@@ -27,6 +27,9 @@
 #include "snapshot.h"
 #include "trace.h"
 
+/* Ticks to wait for a page that somebody holds, at the limit. */
+#define MAX_WAITS	10
+
 /* A page that cannot be shared, because somebody may write it without asking. */
 struct pinned_page {
 	struct list_head list;
@@ -47,20 +50,40 @@ static void forget_pinned(struct cowmem_cut *cut)
 	}
 }
 
-static int add_pinned(struct cowmem_cut *cut, pgoff_t index, struct page *page)
+static int add_pinned(struct cowmem_cut *cut, pgoff_t index, struct page *page,
+		      struct page *copy)
 {
 	struct pinned_page *pin = kzalloc(sizeof(*pin), cowmem_gfp(GFP_KERNEL));
 
-	if (!pin)
+	if (!pin) {
+		cowmem_page_drop(copy);
 		return -ENOMEM;
+	}
 	pin->index = index;
 	pin->page = page;
+	pin->copy = copy;
 	list_add_tail(&pin->list, &cut->pinned);
-	page = cowmem_page_alloc(cut->account, GFP_KERNEL);
-	if (IS_ERR(page))
-		return PTR_ERR(page);
-	pin->copy = page;
 	return cowmem_page_copy(pin->copy, pin->page);
+}
+
+/*
+ * A mapping that goes has references for a moment, too: where there is no room
+ * for a copy, wait a little for a page that may need none.
+ */
+static int copy_if_held(struct cowmem_cut *cut, pgoff_t index, struct page *page)
+{
+	unsigned int waits = 0;
+	struct page *copy;
+
+	while (cowmem_page_held(page, 0)) {
+		copy = cowmem_page_alloc(cut->account, GFP_KERNEL);
+		if (!IS_ERR(copy))
+			return add_pinned(cut, index, page, copy);
+		if (PTR_ERR(copy) != -ENOSPC || waits++ == MAX_WAITS)
+			return PTR_ERR(copy);
+		schedule_timeout_killable(1);
+	}
+	return 0;
 }
 
 /* The next granted run in the range, however many leaves it goes on in. */
@@ -103,9 +126,7 @@ static int find_pinned(struct cowmem_cut *cut)
 
 			cond_resched();
 			page = cowmem_tree_lookup(&cut->buf->tree, index);
-			if (!cowmem_page_held(page, 0))
-				continue;
-			err = add_pinned(cut, index, page);
+			err = copy_if_held(cut, index, page);
 			if (!err && fatal_signal_pending(current))
 				err = -EINTR;
 			if (err)
