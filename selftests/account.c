@@ -2242,6 +2242,111 @@ TEST_F(limit, is_hard_when_clones_race_for_copies)
 }
 
 /*
+ * The same while snapshots come and go: stores of one byte, so that a snapshot has
+ * a page as it was or as it is
+ */
+
+static int race_bytes(char *p, unsigned int racer)
+{
+	unsigned long i;
+	int stored = 0;
+
+	for (i = racer; i < NR; i += NR_RACERS)
+		stored += !COW_TRY(*(volatile char *)(p + i * PAGE) = '!');
+	return stored;
+}
+
+/* Pages of which the first byte is '!', but -1 if other bytes are not as filled. */
+static int bytes_stored(int fd, bool filled)
+{
+	char data[SIZE], *page;
+	int stored = 0;
+
+	if (pread(fd, data, SIZE, 0) != SIZE)
+		return -1;
+	for (page = data; page < data + SIZE; page += PAGE) {
+		char old = filled ? value_of((page - data) / PAGE) : 0;
+
+		stored += page[0] == '!';
+		if (page[0] == '!')
+			page[0] = old;
+		if (!page_is(page, old))
+			return -1;
+	}
+	return stored;
+}
+
+/* Returns only if something is wrong. */
+static int take_snapshots(int fd, bool filled)
+{
+	uint64_t limit = cow_stat(fd).limit;
+	int snap, stored, last = 0;
+
+	for (;;) {
+		snap = cow_snapshot(fd, 0);
+		if (snap < 0)
+			return -snap;
+		stored = bytes_stored(snap, filled);
+		if (stored < last)
+			return 100;
+		if (cow_stat(fd).charged > limit)
+			return 101;
+		last = stored;
+		close(snap);
+	}
+}
+
+/* As race(); below 0 if take_snapshots() returned. */
+static int race_beside_snapshots(int fd, bool filled, char *p[NR_RACERS])
+{
+	uint64_t before = cow_stat(fd).snapshots;
+	pid_t pid = CHILD_START(_exit(take_snapshots(fd, filled)));
+	int stored, status;
+
+	while (cow_stat(fd).snapshots == before)
+		usleep(100);
+	stored = race(p, race_bytes);
+	if (waitpid(pid, &status, WNOHANG))
+		return -WEXITSTATUS(status);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	return stored;
+}
+
+TEST_F(limit, is_hard_when_snapshots_are_taken_of_a_buffer_that_is_filled)
+{
+	char *p[NR_RACERS] = { self->p, self->p, self->p, self->p };
+	int round, stored;
+
+	ASSERT_EQ(0, limit_pages(self->fd, NR_THROUGH));
+	for (round = 0; round < RACES; round++) {
+		ASSERT_EQ(0, ftruncate(self->fd, 0));
+		ASSERT_EQ(0, ftruncate(self->fd, SIZE));
+		stored = race_beside_snapshots(self->fd, false, p);
+		/* One that has its page may need another: a snapshot came. */
+		EXPECT_LE(0, stored);
+		EXPECT_EQ(stored, bytes_stored(self->fd, false));
+		EXPECT_EQ(NR_THROUGH, held());
+	}
+}
+
+/* How many get through depends on how soon the snapshots go. */
+TEST_F(limit, is_hard_when_snapshots_are_taken_of_a_buffer_that_is_copied)
+{
+	char *p[NR_RACERS] = { self->p, self->p, self->p, self->p };
+	int round, stored;
+
+	ASSERT_EQ(0, limit_pages(self->fd, NR + 2));
+	for (round = 0; round < RACES; round++) {
+		fill_pages(self->p, NR);
+		stored = race_beside_snapshots(self->fd, true, p);
+		EXPECT_LE(2, stored);
+		EXPECT_EQ(stored, bytes_stored(self->fd, true));
+		EXPECT_EQ(NR, held());
+	}
+}
+
+/*
  * The bound on all accounts together
  */
 
