@@ -9,7 +9,7 @@
 #include "area.h"
 
 #define NEIGHBOURS	6	/* deduped in one turn */
-#define MEDDLER_STEPS	11
+#define MEDDLER_STEPS	12
 
 /* What became of each kind of step; in memory that processes share. */
 struct meddled {
@@ -242,16 +242,17 @@ static inline void expect_gone(struct meddler *m, unsigned int page,
 	meddler_expect(m, !value || value > before);
 }
 
-/* From the middle of a page, whose first half stays, to the middle of another. */
-static inline int meddle_punch(struct meddler *m, unsigned int i)
+/*
+ * Let some of the tail be zeroes: from the middle of @page, whose first half
+ * stays, to the middle of another.
+ */
+static inline int zero_some(struct meddler *m, unsigned int page, int mode)
 {
-	unsigned int page = m->turn % (TAIL_PAGES - 2);
 	uint64_t stays = atomic_load(tail_word(m->live, page));
 	uint64_t whole = atomic_load(tail_word(m->live, page + 1));
 	uint64_t half = atomic_load(tail_word(m->live, page + 2));
 
-	if (fallocate(m->area->fd[m->last],
-		      FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	if (fallocate(m->area->fd[m->last], mode | FALLOC_FL_KEEP_SIZE,
 		      area_length(m->area, m->last) + page * PAGE + PAGE / 2,
 		      2 * PAGE))
 		return -errno;
@@ -259,6 +260,24 @@ static inline int meddle_punch(struct meddler *m, unsigned int i)
 	expect_gone(m, page + 1, whole);
 	expect_gone(m, page + 2, half);
 	return 0;
+}
+
+static inline int meddle_punch(struct meddler *m, unsigned int i)
+{
+	return zero_some(m, m->turn % (TAIL_PAGES - 2), FALLOC_FL_PUNCH_HOLE);
+}
+
+/* Elsewhere.  What it replaces is not a hole. */
+static inline int meddle_zero(struct meddler *m, unsigned int i)
+{
+	unsigned int page = (m->turn + 3) % (TAIL_PAGES - 2);
+	off_t whole = area_length(m->area, m->last) + (page + 1) * PAGE;
+	int err = zero_some(m, page, FALLOC_FL_ZERO_RANGE);
+
+	if (!err)
+		meddler_expect(m, lseek(m->area->fd[m->last], whole,
+					SEEK_DATA) == whole);
+	return err;
 }
 
 /* Of the last page, half is there. */
@@ -328,6 +347,7 @@ static const struct {
 	{ "dedupe after unshare",		meddle_dedupe },
 	{ "diff",				meddle_diff },
 	{ "punch",				meddle_punch },
+	{ "zero",				meddle_zero },
 	{ "truncate",				meddle_truncate },
 	{ "dedupe of neighbours",		meddle_neighbours },
 	{ "restore of versions, tail cut off",	meddle_versions },
