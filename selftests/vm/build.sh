@@ -4,7 +4,7 @@
 #
 # Build the module for a kernel of kernel.sh, without a warning, in a directory
 # of its own under build/, and print the path of cowmem.ko.  Variables are those
-# of test builds: AMPLIFY=1, KUNIT=1.
+# of test builds: AMPLIFY=1, KUNIT=1, KCOV=1.
 set -eu
 
 here=$(dirname "$(realpath "$0")")

@@ -3,8 +3,8 @@
 # PID 1 of the test VM.
 #
 # Runs /tests.list, a line a test: "MODULE SECONDS COMMAND...", where MODULE is
-# cowmem, amplify, tall or - (none).  The module is loaded before and unloaded after
-# each test; a test that leaves a page, a node or a warning behind has failed.
+# cowmem, amplify, tall, kcov or - (none).  The module is loaded before and unloaded
+# after each test; a test that leaves a page, a node or a warning behind has failed.
 # Last of all, one word goes to the second serial port: pass or fail.
 /bin/busybox mkdir -p /bin /sbin /proc /sys /dev /tmp /etc /root
 /bin/busybox --install -s /bin
@@ -80,7 +80,7 @@ run() {
     module=$1 seconds=$2
     shift 2
     name=$*
-    case $module in amplify|tall) name="$name ($module)" ;; esac
+    case $module in amplify|tall|kcov) name="$name ($module)" ;; esac
     start=$(cut -d' ' -f1 /proc/uptime)
     echo "# test: $name"
     rm -f /tmp/expect-noise

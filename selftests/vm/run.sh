@@ -49,6 +49,7 @@ if [ "$kernel" = debug ]; then
     memory=1024
     slow=$((slow * 6))
     : "${COWMEM_MODEL_OPS=1000}" "${COWMEM_CLONES_ROUNDS=100}" "${COWMEM_DEPTH=500}"
+    : "${COWMEM_FUZZ_CALLS=10000}"
 elif [ "$kernel" = kcsan ]; then
     # It tells of races that are none of ours as well: init.sh knows them apart.
     append+=" panic_on_warn=0 kcsan.skip_watch=1000"
@@ -120,6 +121,9 @@ if grep -q '^amplify ' "$stage/tests.list"; then
 fi
 if grep -q '^tall ' "$stage/tests.list"; then
     stage_module tall.ko NODE_SHIFT=2
+fi
+if grep -q '^kcov ' "$stage/tests.list"; then
+    stage_module kcov.ko KCOV=1
 fi
 if grep -q ' kunit$' "$stage/tests.list"; then
     stage_module kunit.ko KUNIT=1
