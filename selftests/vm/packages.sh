@@ -11,6 +11,7 @@ packages=(
     busybox-static qemu-system-x86
     sparse dkms spin
     liblmdb-dev lmdb-utils
+    trinity
 )
 
 # The compilers that the headers packages name.

@@ -141,6 +141,9 @@ fi
 if grep -q ' cp-reflink$' "$stage/tests.list"; then
     stage_program "$(command -v cp)" gnu
 fi
+if grep -q ' trinity$' "$stage/tests.list"; then
+    stage_program "$(command -v trinity)" bin
+fi
 if grep -q ' pins$' "$stage/tests.list"; then
     # A block device for O_DIRECT.
     [ ! -e "$root/loop.ko" ] || cp "$root/loop.ko" "$stage/"
