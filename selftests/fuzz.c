@@ -17,7 +17,7 @@
  * argument "guided") those that ran something new are kept, and changed to make
  * others.  A program that fails is printed; so is what it takes to run it again.
  *
- *	COWMEM_FUZZ_SEED	of the first program
+ *	COWMEM_SEED	of the first program
  *	COWMEM_FUZZ_CALLS	how many calls
  */
 #include <pthread.h>
@@ -398,7 +398,7 @@ static void print_program(const struct program *program)
 	char text[200];
 
 	ksft_print_msg("%s\n", shared->text);
-	ksft_print_msg("COWMEM_FUZZ_SEED=%llu COWMEM_FUZZ_CALLS=1%s\n",
+	ksft_print_msg("COWMEM_SEED=%llu COWMEM_FUZZ_CALLS=1%s\n",
 		       (unsigned long long)program->seed,
 		       nr_corpus ? ", if it is not made from another" : "");
 	for (unsigned int w = 0; w < WORKERS; w++)
@@ -481,7 +481,7 @@ static unsigned long number_from(const char *name, unsigned long standard)
 
 int main(int argc, char **argv)
 {
-	unsigned long seed = number_from("COWMEM_FUZZ_SEED", 1);
+	unsigned long seed = number_from("COWMEM_SEED", 1);
 	unsigned long nr = number_from("COWMEM_FUZZ_CALLS", 50000);
 	bool guided = argc > 1 && !strcmp(argv[1], "guided");
 	char text[32];

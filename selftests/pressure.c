@@ -12,7 +12,7 @@
 #include <linux/falloc.h>
 
 #include "common.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 #include "util.h"
 
 #define MIB	(1L << 20)
