@@ -5,6 +5,7 @@
 KDIR ?= /lib/modules/$(shell uname -r)/build
 K ?= 6.12
 T ?=
+MINUTES ?= 60
 
 all:	## build module/cowmem.ko for the running kernel (or KDIR=...)
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
@@ -47,7 +48,11 @@ mutants:	## break the module on purpose: does a test notice?
 	@selftests/vm/packages.sh
 	@selftests/mutants/run.sh $(T)
 
+soak:	## the longest tests in a loop, with fresh seeds, for MINUTES=60, or until one is red
+	@selftests/vm/packages.sh
+	@selftests/vm/soak.sh $(MINUTES)
+
 help:	## this list
 	@sed -n 's/^\([a-z]*\):\t## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-.PHONY: all clean install unit model vm run check lint bench mutants help
+.PHONY: all clean install unit model vm run check lint bench mutants soak help
