@@ -17,7 +17,7 @@
  * argument "guided") those that ran something new are kept, and changed to make
  * others.  A program that fails is printed; so is what it takes to run it again.
  *
- *	COWMEM_SEED	of the first program
+ *	COWMEM_SEED		of the first program
  *	COWMEM_FUZZ_CALLS	how many calls
  */
 #include <pthread.h>

@@ -49,7 +49,7 @@ if [ "$kernel" = debug ]; then
     memory=1024
     slow=$((slow * 6))
     : "${COWMEM_MODEL_OPS=1000}" "${COWMEM_CLONES_ROUNDS=100}" "${COWMEM_DEPTH=500}"
-    : "${COWMEM_FUZZ_CALLS=10000}"
+    : "${COWMEM_FUZZ_CALLS=10000}" "${COWMEM_DEATHS=4}" "${COWMEM_LOADS=10}"
 elif [ "$kernel" = kcsan ]; then
     # It tells of races that are none of ours as well: init.sh knows them apart.
     append+=" panic_on_warn=0 kcsan.skip_watch=1000"
