@@ -88,6 +88,9 @@ FIXTURE_SETUP(advice)
 	ASSERT_GE(self->fd, 0);
 	self->live = cow_map(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->live);
+	if (variant->advice == MADV_DOFORK &&
+	    madvise(self->live, SIZE, MADV_DOFORK) && errno == EINVAL)
+		SKIP(return, "this kernel does not take MADV_DONTFORK back");
 	fill_pages(self->live, NR);
 	self->private = map_private(self->fd, SIZE, RW);
 	ASSERT_NE(MAP_FAILED, self->private);

@@ -18,11 +18,11 @@ export COWMEM_STRESS_SNAPSHOTS=1000 COWMEM_MODEL_OPS=100000 COWMEM_DEATHS=100 \
 
 # turn KERNEL TEST...: or all that it has.
 turn() {
-    local begun=$SECONDS kernel=$1
+    local begun=$SECONDS
     [ $SECONDS -lt $((minutes * 60)) ] || { echo "Nothing found."; exit 0; }
     COWMEM_SEED=$((RANDOM * 32768 + RANDOM))
     export COWMEM_SEED
-    echo "== $*, seed $COWMEM_SEED"
+    echo "== $*${SHARD:+ shard $SHARD}, seed $COWMEM_SEED"
     if "$here/run.sh" "$@" >"$log" 2>&1; then
         echo "   $(grep -c '^ok ' "$log") passed, $((SECONDS - begun)) s"
         return
@@ -41,10 +41,12 @@ slow_turn() {
 }
 
 while :; do
+    # In shards, as in check.sh: what needs no CPU of its own is better off without.
     for kernel in 6.12 7 6.1; do
-        turn "$kernel" model death fuzz stress
+        for shard in two 1 2; do
+            SHARD=$shard turn "$kernel"
+        done
     done
-    turn 6.12 trinity pressure hotplug-freeze
     slow_turn kcsan crossing model death fuzz stress
     slow_turn debug
 done
