@@ -125,6 +125,7 @@ finish lint harness
 # All on one kernel; elsewhere what fits the time: where kernels differ, and what
 # finds most with all the checkers of a kernel that is twenty times slower.  The rest
 # is for soak.sh, and make vm K=...
+export COWMEM_LOADS=30	# not 100 times
 vms 6.12
 vms 6.1 "${interfaces[@]}"
 vms 7 "${interfaces[@]}"
