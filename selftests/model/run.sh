@@ -17,8 +17,8 @@ snapshot         SNAPSHOT SHOTS=1 ROUNDS=1
 drop             DROP SHOTS=1 ROUNDS=1
 clone            CLONE SHOTS=1 ROUNDS=1
 restore          RESTORE SHOTS=1 ROUNDS=1
-snapshot-pinned  SNAPSHOT PIN SHOTS=1 ROUNDS=1
-restore-pinned   RESTORE PIN SHOTS=1 ROUNDS=1'
+snapshot-pinned  SNAPSHOT PIN SHOTS=1 ROUNDS=2
+restore-pinned   RESTORE PIN SHOTS=1 ROUNDS=2'
 
 # What is broken, as in ../mutants/ where that has a patch of the name; in which
 # scenario that shows, and what breaks then: the name of an assertion.
